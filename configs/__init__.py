@@ -1,0 +1,25 @@
+"""The contract: what a job is (specs, recipes) and what crosses the border to training. pydantic and yaml only."""
+
+from configs.errors import ConfigError, RecipeErrors
+from configs.load import Campaign, load_file, load_text
+from configs.outcome import Launch, Outcome, Progress, RankError, ResolvedSource, StopReason
+from configs.spec import JobSpec
+from configs.version import __version__
+
+
+
+__all__ = [
+    "Campaign",
+    "ConfigError",
+    "JobSpec",
+    "Launch",
+    "Outcome",
+    "Progress",
+    "RankError",
+    "RecipeErrors",
+    "ResolvedSource",
+    "StopReason",
+    "__version__",
+    "load_file",
+    "load_text",
+]

@@ -1,0 +1,123 @@
+"""What crosses the border between service and training: ``Launch`` goes in, ``Progress`` and ``Outcome`` come out."""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from configs.base import Record
+from configs.spec import JobSpec
+
+
+class StopReason(StrEnum):
+    """Why an attempt ended. Each class of failure has its own budget of retries."""
+
+    SUCCEEDED = "succeeded"
+    USER_ERROR = "user_error"
+    """A spec, data or checkpoint that cannot work: never retried."""
+    OUT_OF_MEMORY = "out_of_memory"
+    STORAGE = "storage"
+    """Disk full or storage unreachable: the last committed checkpoint is still good."""
+    LAUNCH_FAILED = "launch_failed"
+    """The gang never started."""
+    WORKER_LOST = "worker_lost"
+    """A rank, node or the head died."""
+    PREEMPTED = "preempted"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    INTERNAL = "internal"
+    """A defect of ours."""
+
+
+class ResolvedSource(Record):
+    """A reference after the server looked it up."""
+
+    reference: str
+    """As the user wrote it."""
+    kind: Literal["artifact", "directory", "hub", "run"]
+    """``artifact``: a directory with our manifest; ``directory``: any Hugging Face directory; ``hub``: a hub id; ``run``:
+    artifacts of an MLflow run, to be downloaded."""
+    location: str
+    """A path, a hub id, or an MLflow run id."""
+    manifest_sha256: str | None = None
+    """Digest of the manifest that the parent job left; the job refuses to start from another."""
+
+
+class Launch(Record):
+    """All that an attempt needs to know; the only input of the process on the cluster."""
+
+    schema_version: int = 1
+    prunus_version: str
+    """The server's version; the cluster must have the same."""
+    job_id: str
+    job_name: str
+    campaign_id: str | None = None
+    campaign_name: str | None = None
+    attempt: int
+    """1 for the first."""
+    attempt_id: str
+    """``<job id>-a<attempt>``: id of the Ray Jobs submission."""
+    token: str
+    """Fencing token: a newer attempt has a larger one (decimal number)."""
+    job_dir: str
+    """Root of the job's directory on shared storage."""
+    cache_dir: str
+    """Where tokenised data is cached, on shared storage."""
+    spec: JobSpec
+    sources: dict[str, ResolvedSource] = Field(default_factory=dict)
+    """By role: model, teacher, mask."""
+    mlflow_uri: str | None = None
+    """None: metrics go to the spool only."""
+    mlflow_experiment: str = "prunus"
+
+
+class Progress(Record):
+    """Written by rank 0 every few seconds, atomically; also the attempt's heartbeat."""
+
+    attempt_id: str
+    time: float
+    """Unix seconds of writing."""
+    phase: str
+    """starting, data, training, evaluating, saving, publishing."""
+    step: int = 0
+    num_steps: int | None = None
+    eta_s: float | None = None
+    """Seconds until the last step at the present pace."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Latest value of each curve."""
+
+
+class RankError(Record):
+    """Why a rank stopped, written by the rank itself before it dies."""
+
+    rank: int
+    reason: StopReason
+    message: str
+    """One paragraph for the user: what, value, remedy."""
+    retryable: bool = False
+    time: float
+    """Unix seconds; the earliest among the ranks is the cause."""
+
+
+class Outcome(Record):
+    """How an attempt ended; written once, atomically, as the last act of the driver."""
+
+    schema_version: int = 1
+    attempt_id: str
+    token: str
+    reason: StopReason
+    message: str = ""
+    failed_rank: int | None = None
+    """The first rank that failed, where one did."""
+    run_id: str | None = None
+    """MLflow run, if MLflow could be reached."""
+    published: bool = False
+    """All metrics and artifacts are in MLflow; False: the rest waits in the job's spool."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Final values: eval/accuracy, eval/loss, sparsity/prunable, ..."""
+    manifest_sha256: str | None = None
+    """Digest of ``artifacts/manifest.json``."""
+    bytes_on_disk: int | None = None
+    """Size of ``artifacts/model`` in bytes."""
+    started_at: float = 0.0
+    finished_at: float = 0.0

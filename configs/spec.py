@@ -1,0 +1,235 @@
+"""``JobSpec``: one job as a composition, task x model x method x distillation x engine.
+
+Every field says its unit and range. Nothing here imports torch: a wrong number is refused before a GPU is booked.
+"""
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from configs.base import Fraction, Strict
+from configs.methods import Dense, GradualMagnitude, Locked, MethodSpec
+from configs.sources import Source, job_name, source_kind
+from configs.tasks import TaskSpec
+
+JobName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
+"""Lower-case letters, digits, dots, dashes and underscores, at most 100."""
+
+
+class ModelSpec(Strict):
+    """The network and its starting weights."""
+
+    source: Source = Field(alias="from")
+    """job:NAME, models:/NAME@ALIAS, a directory, or a hub id."""
+    init: Literal["pretrained", "random"] = "pretrained"
+    """``random``: take only the configuration and tokenizer of the source."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Overrides of the model's configuration, for example ``{hidden_dropout_prob: 0.0}``. Unknown keys are refused
+    when the job starts."""
+
+
+class Distillation(Strict):
+    """Learn from a teacher's logits (Hinton et al., arXiv 1503.02531; Prune OFA section 3)."""
+
+    teacher: Source
+    temperature: float = Field(default=2.0, gt=0.0)
+    """Softmax temperature T of both; the term is scaled by T squared. Paper: 2."""
+    task_weight: Fraction = 0.5
+    """Weight of the task's own loss. Paper: 0.5 at pre-training; Intel's transfer recipes: 0."""
+    teacher_weight: Fraction = 0.5
+    """Weight of the distillation term. Paper: 0.5; Intel's transfer recipes: 1."""
+    tokens: Literal["all", "predicted"] = "all"
+    """masked_lm: which rows count. ``all`` non-padding tokens (paper) or only the ``predicted`` ones (cheaper)."""
+    chunk_rows: int = Field(default=512, ge=1)
+    """Rows whose vocabulary-size logits exist at one time."""
+
+    @model_validator(mode="after")
+    def _some_loss(self) -> Self:
+        if self.task_weight == 0.0 and self.teacher_weight == 0.0:
+            raise ValueError("task_weight and teacher_weight are both 0: nothing would be learned")
+        return self
+
+
+class LearningRate(Strict):
+    """Learning rate over the optimizer steps."""
+
+    peak: float = Field(gt=0.0, lt=10.0)
+    """Highest learning rate."""
+    schedule: Literal["linear", "linear_rewind", "constant"] = "linear"
+    """``linear`` to 0; ``constant``; ``linear_rewind``: linear, jumping back at each mask update while sparsity
+    grows (Prune OFA; needs method gradual_magnitude)."""
+    warmup: Fraction = 0.01
+    """Share of the steps for the linear rise from 0. Paper: 0.01."""
+
+
+class Train(Strict):
+    """Steps, batches and optimizer (AdamW)."""
+
+    num_steps: int | None = Field(default=None, ge=1)
+    """Optimizer steps. Exactly one of num_steps and num_epochs."""
+    num_epochs: float | None = Field(default=None, gt=0.0)
+    """Passes over the train split; the steps follow when the data is known."""
+    batch_size: int = Field(default=32, ge=1)
+    """Sequences per optimizer step over all ranks (global): the same whatever the number of ranks."""
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    """Sequences per rank and forward pass; the rest of batch_size is gradient accumulation. None: no accumulation."""
+    lr: LearningRate
+    weight_decay: float = Field(default=0.01, ge=0.0)
+    """Decoupled; not on biases and LayerNorm. Paper: 0.01."""
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0.0)
+    max_grad_norm: float | None = Field(default=1.0, gt=0.0)
+    """Clip the global gradient norm to this; None: no clipping."""
+    seed: int = Field(default=42, ge=0, lt=2**31)
+    log_every: int = Field(default=10, ge=1)
+    """Steps between two points of a curve."""
+    eval_every: int | None = Field(default=None, ge=1)
+    """Steps between evaluations; None: only at the end."""
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    """Steps between checkpoints of the full state; None: none but what preemption asks for."""
+    keep_checkpoints: int = Field(default=2, ge=1)
+    """Newest checkpoints kept."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.num_steps is None) == (self.num_epochs is None):
+            raise ValueError("give exactly one of num_steps and num_epochs")
+        if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
+            )
+        return self
+
+
+class Engine(Strict):
+    """How the ranks share the work: Accelerate over DeepSpeed ZeRO or over plain DDP."""
+
+    strategy: Literal["ddp", "zero0", "zero1", "zero2", "zero3"] = "zero2"
+    """DeepSpeed ZeRO stage, or plain DistributedDataParallel without DeepSpeed."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Arithmetic of forward and backward; master weights and Adam moments are fp32 always."""
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    deepspeed: dict[str, Any] = Field(default_factory=dict)
+    """Merged over ``configs/deepspeed/zeroN.json``; keys that prunus computes (batch sizes, precision,
+    optimizer, stage) are refused."""
+
+    @property
+    def zero_stage(self) -> int | None:
+        """ZeRO stage 0-3, or None for plain DDP."""
+        return None if self.strategy == "ddp" else int(self.strategy[-1])
+
+    @model_validator(mode="after")
+    def _no_owned_keys(self) -> Self:
+        owned = {
+            "train_batch_size",
+            "train_micro_batch_size_per_gpu",
+            "gradient_accumulation_steps",
+            "gradient_clipping",
+            "bf16",
+            "fp16",
+            "optimizer",
+            "scheduler",
+        }
+        clash = sorted(owned & set(self.deepspeed))
+        if "stage" in self.deepspeed.get("zero_optimization", {}):
+            clash.append("zero_optimization.stage")
+        if clash:
+            raise ValueError(f"set by prunus, not here: {', '.join(clash)}; use train: and engine.strategy")
+        if self.deepspeed and self.strategy == "ddp":
+            raise ValueError("deepspeed settings have no effect with strategy ddp")
+        return self
+
+
+class Resources(Strict):
+    """What the gang needs; it starts whole or waits."""
+
+    num_ranks: int = Field(default=1, ge=1)
+    """Processes of the gang."""
+    cpus_per_rank: float = Field(default=1.0, gt=0.0)
+    gpus_per_rank: int = Field(default=0, ge=0)
+    """0: train on CPU with gloo; 1: one GPU per rank with nccl."""
+    placement: Literal["pack", "spread"] = "pack"
+    """``pack`` ranks on as few nodes as possible, or ``spread`` them."""
+
+    @model_validator(mode="after")
+    def _one_gpu(self) -> Self:
+        if self.gpus_per_rank > 1:
+            raise ValueError(f"gpus_per_rank is {self.gpus_per_rank}; a rank drives one GPU: raise num_ranks instead")
+        return self
+
+
+class Output(Strict):
+    """What a job leaves beside its metrics."""
+
+    register_as: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name in the MLflow model registry; None: not registered."""
+    alias: str = Field(default="latest", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Alias set on the new registry version."""
+
+
+class JobSpec(Strict):
+    """One job. Identity is its content: two equal specs ask for the same thing."""
+
+    schema_version: Literal[1] = 1
+    name: JobName
+    labels: dict[str, str] = Field(default_factory=dict)
+    after: tuple[JobName, ...] = ()
+    """Jobs of the same campaign that must have succeeded first; those named by ``from:`` are added."""
+    task: TaskSpec
+    model: ModelSpec
+    method: MethodSpec = Dense()
+    distillation: Distillation | None = None
+    train: Train
+    engine: Engine = Engine()
+    resources: Resources = Resources()
+    output: Output = Output()
+    timeout_s: float | None = Field(default=None, gt=0.0)
+    """Longest running time of one attempt in seconds; None: no limit."""
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Sequences per rank and forward pass."""
+        return self.train.micro_batch_size or self.train.batch_size // self.resources.num_ranks
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Micro-batches per optimizer step on each rank."""
+        return self.train.batch_size // (self.micro_batch_size * self.resources.num_ranks)
+
+    @property
+    def sources(self) -> dict[str, str]:
+        """References that must be resolved before the job can start, by role (model, teacher, mask)."""
+        found = {"model": self.model.source}
+        if self.distillation is not None:
+            found["teacher"] = self.distillation.teacher
+        if isinstance(self.method, Locked) and self.method.mask not in {"auto", "zeros"}:
+            found["mask"] = self.method.mask
+        return found
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Names of the jobs this one reads from, in order of role."""
+        return tuple(dict.fromkeys(job_name(s) for s in self.sources.values() if source_kind(s) == "job"))
+
+    @model_validator(mode="after")
+    def _cross_rules(self) -> Self:
+        per_pass = self.micro_batch_size * self.resources.num_ranks
+        if self.micro_batch_size < 1 or self.train.batch_size % per_pass:
+            raise ValueError(
+                f"train.batch_size {self.train.batch_size} cannot be split over resources.num_ranks "
+                f"{self.resources.num_ranks} x train.micro_batch_size {self.train.micro_batch_size or 'auto'}; "
+                f"use a multiple of {math.lcm(per_pass, self.resources.num_ranks) or self.resources.num_ranks}"
+            )
+        if self.train.lr.schedule == "linear_rewind" and not isinstance(self.method, GradualMagnitude):
+            raise ValueError(
+                f"train.lr.schedule linear_rewind follows the mask updates of gradual_magnitude, but method is "
+                f"{self.method.name}; use linear"
+            )
+        if self.task.data.streaming and self.train.num_steps is None:
+            raise ValueError("task.data.streaming has no known length; give train.num_steps instead of num_epochs")
+        if self.model.init == "random" and isinstance(self.method, Locked) and self.method.mask != "zeros":
+            if self.method.mask == "auto":
+                raise ValueError("method locked with model.init random has no pattern to keep; give method.mask")
+        return self

@@ -1,0 +1,80 @@
+"""What is learned, and from which data."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from configs.base import Fraction, Strict
+
+
+class DataSource(Strict):
+    """One split: local files or a data set of the Hugging Face hub."""
+
+    files: tuple[str, ...] = ()
+    """Paths or globs of text, jsonl, csv, tsv or parquet files, seen by every node. Relative paths are resolved
+    against the directory where ``prunus submit`` was called."""
+    hub: str | None = None
+    """Hub id of a data set, instead of ``files``."""
+    config: str | None = None
+    """Configuration of the hub data set."""
+    split: str = "train"
+    """Split of the hub data set, ``datasets`` slicing syntax allowed."""
+    header: bool = True
+    """csv and tsv: the first line names the columns. If false, columns are named "0", "1", ..."""
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if bool(self.files) == bool(self.hub):
+            raise ValueError("give exactly one of files and hub")
+        return self
+
+
+class MaskedLMData(Strict):
+    """Text for masked language modelling, tokenised and packed once, cached by content hash."""
+
+    train: DataSource
+    eval: DataSource | None = None
+    """Held-out text for ``eval/loss``; without it no evaluation runs."""
+    text_column: str = "text"
+    sequence_length: int = Field(default=128, ge=8)
+    """Tokens per packed sequence, special tokens included. Paper: 512."""
+    streaming: bool = False
+    """Read as a stream (data larger than disk): needs ``train.num_steps``, is not cached."""
+    max_eval_sequences: int | None = Field(default=None, ge=1)
+    """Evaluate on the first so many packed sequences; None for all."""
+
+
+class MaskedLM(Strict):
+    """Masked language modelling (BERT, arXiv 1810.04805 section 3.1): 80% [MASK], 10% random, 10% unchanged."""
+
+    name: Literal["masked_lm"] = "masked_lm"
+    data: MaskedLMData
+    mask_probability: Fraction = 0.15
+    """Share of the tokens to predict. Paper: 0.15."""
+
+
+class ClassificationData(Strict):
+    """Labelled sentences, or pairs of sentences."""
+
+    train: DataSource
+    eval: DataSource
+    text_column: str = "text"
+    pair_column: str | None = None
+    """Second sentence (MNLI, QQP, ...); None for single sentences."""
+    label_column: str = "label"
+    sequence_length: int = Field(default=128, ge=8)
+    """Longer inputs are cut to so many tokens."""
+    streaming: bool = False
+    """Read as a stream: needs ``train.num_steps`` and ``task.labels``; rows of the split are not counted."""
+
+
+class Classification(Strict):
+    """Sequence classification; accuracy and macro F1 on the eval split."""
+
+    name: Literal["classification"] = "classification"
+    data: ClassificationData
+    labels: tuple[str, ...] = ()
+    """Names of the classes in order; empty: the sorted values found in the train split."""
+
+
+TaskSpec = Annotated[MaskedLM | Classification, Field(discriminator="name")]
