@@ -1,0 +1,1 @@
+"""Ray side: how an attempt gets its gang of ranks."""

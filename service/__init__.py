@@ -1,0 +1,1 @@
+"""HTTP API, command line, queue, decisions, fetch. Neither torch nor Ray is imported here."""

@@ -1,0 +1,133 @@
+"""What travels over HTTP, both ways. Every answer of the API is one of these."""
+
+from enum import StrEnum
+
+from pydantic import Field
+
+from configs import Campaign, JobSpec, Progress, StopReason
+from configs.base import Record, Strict
+
+
+class JobState(StrEnum):
+    """Where a job is. Drawn, with the legal transitions, in ``service.states``."""
+
+    BLOCKED = "BLOCKED"
+    QUEUED = "QUEUED"
+    STARTING = "STARTING"
+    RUNNING = "RUNNING"
+    CANCELLING = "CANCELLING"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+    SKIPPED = "SKIPPED"
+    """A job before it did not succeed."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """No transition leaves this state."""
+        return self in {JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.SKIPPED}
+
+
+class Submission(Strict):
+    """``POST /v1/campaigns``: jobs to queue together. The header Idempotency-Key makes a repeat harmless."""
+
+    campaign: Campaign
+
+
+class AttemptView(Record):
+    """One launch of a job."""
+
+    attempt_id: str
+    number: int
+    state: JobState
+    reason: StopReason | None = None
+    message: str = ""
+    started_at: float | None = None
+    """Unix seconds."""
+    finished_at: float | None = None
+
+
+class JobView(Record):
+    """One job, as people and scripts see it."""
+
+    id: str
+    name: str
+    campaign_id: str
+    campaign_name: str | None = None
+    state: JobState
+    why: str = ""
+    """One sentence: why it waits, runs or ended."""
+    method: str = ""
+    task: str = ""
+    parents: tuple[str, ...] = ()
+    """Ids of the jobs it waits for or reads from."""
+    num_ranks: int = 1
+    created_at: float
+    """Unix seconds."""
+    started_at: float | None = None
+    finished_at: float | None = None
+    attempts: tuple[AttemptView, ...] = ()
+    progress: Progress | None = None
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Final values, once it has succeeded."""
+    run_id: str | None = None
+    """MLflow run."""
+    run_url: str | None = None
+    """Where a browser shows the run."""
+    published: bool = False
+    bytes_on_disk: int | None = None
+
+
+class JobDetail(JobView):
+    """One job with its resolved spec."""
+
+    spec: JobSpec
+
+
+class CampaignView(Record):
+    """Jobs that were submitted together."""
+
+    id: str
+    name: str | None = None
+    created_at: float
+    jobs: tuple[JobView, ...]
+
+
+class FileView(Record):
+    """One file of an artifact."""
+
+    path: str
+    """POSIX path in the fetched directory (``model/`` is its root)."""
+    size: int
+    sha256: str
+
+
+class ArtifactView(Record):
+    """``GET /v1/artifacts?source=...``: what a fetch will bring."""
+
+    source: str
+    job_id: str
+    job_name: str
+    manifest_sha256: str
+    files: tuple[FileView, ...]
+
+
+class ServerInfo(Record):
+    """``GET /v1/info``."""
+
+    version: str
+    embedded: bool
+    """Server, Ray and files are on one machine: local paths of a recipe can be checked at submit."""
+    mlflow_url: str | None = None
+    ray_url: str | None = None
+    storage: str = ""
+
+
+class Problem(Record):
+    """Body of every error answer."""
+
+    error: str
+    """What, the value, the remedy."""
+    kind: str = ""
+    """Class of the error."""
+    retryable: bool = False
