@@ -1,0 +1,73 @@
+"""Which process of the gang this is, and the few collectives that are not DeepSpeed's business."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place in the gang.
+
+    Attributes:
+        rank: 0 .. world_size - 1.
+        world_size: Processes in the gang.
+        device: Where this rank computes.
+    """
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @classmethod
+    def current(cls) -> "Ranks":
+        """Read the place from the process group, else from the environment (one process alone)."""
+        cuda = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else torch.device("cpu")
+        if dist.is_available() and dist.is_initialized():
+            return cls(dist.get_rank(), dist.get_world_size(), device)
+        return cls(0, 1, device)
+
+    @property
+    def is_main(self) -> bool:
+        """Rank 0: the one that writes logs, artifacts and metrics."""
+        return self.rank == 0
+
+    def barrier(self) -> None:
+        """Wait for all ranks."""
+        if self.world_size > 1:
+            dist.barrier()
+
+    def sum(self, values_N: torch.Tensor) -> torch.Tensor:
+        """Add a tensor over all ranks, in place; returns it."""
+        if self.world_size > 1:
+            dist.all_reduce(values_N)
+        return values_N
+
+    def gather(self, value: T) -> list[T]:
+        """Collect one picklable value of every rank, in order of rank, on every rank."""
+        if self.world_size == 1:
+            return [value]
+        values: list[T | None] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values  # type: ignore[return-value]
+
+    def main_first(self, build: Callable[[], T]) -> T:
+        """Run ``build`` on rank 0, then on the others (which find its result in a cache). An error on rank 0 is raised on all."""
+        error: Exception | None = None
+        result: T | None = None
+        if self.is_main:
+            try:
+                result = build()
+            except Exception as caught:  # noqa: BLE001 - handed to all ranks below
+                error = caught
+        failed = self.gather(error)[0]
+        if failed is not None:
+            raise failed
+        return result if self.is_main else build()  # type: ignore[return-value]
