@@ -1,0 +1,121 @@
+"""Masked means zero where it counts: fp32 master, low-precision copy and Adam's moments, on every rank.
+
+At a change one collective call masks all of them on the local shards. Between changes a gradient hook (grad * mask) holds the zeros, with no
+work after the step: AdamW leaves a weight alone whose value, gradient and moments are 0 (its decay multiplies 0). Masking ``param.data`` alone
+would be undone by ZeRO's master at the next step; masking gradients alone would be undone by the moments.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from jobs import masks as masks_module
+from jobs.errors import JobError
+from jobs.masks import Change, Masks
+from jobs.ranks import Ranks
+from jobs.shards import Shard, refresh_copies
+
+
+class MaskedWeights:
+    """The prunable weights of this job and the masks that hold on them.
+
+    Args:
+        shards: This rank's runs, every prunable weight once, in the model's order.
+        engine_optimizer: DeepSpeed's optimizer, or anything under plain DDP.
+        ranks: The gang.
+    """
+
+    def __init__(self, shards: Sequence[Shard], engine_optimizer: object, ranks: Ranks) -> None:
+        self.shards = list(shards)
+        self.ranks = ranks
+        self._engine_optimizer = engine_optimizer
+        self._hooked = False
+        self._grad_masks: Masks = {}
+        self.masks: Masks = {s.name: torch.ones(s.shape, dtype=torch.bool, device=ranks.device) for s in self.shards}
+
+    @property
+    def num_weights(self) -> int:
+        """Prunable weights over all ranks: the denominator of ``sparsity``."""
+        return sum(shard.global_numel for shard in self.shards)
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the prunable weights removed, in [0, 1]."""
+        return masks_module.sparsity(self.masks)
+
+    def local_mask_L(self, shard: Shard) -> torch.Tensor:
+        """The owned run of a weight's mask, as a view."""
+        return self.masks[shard.name].view(-1)[shard.start : shard.start + shard.numel]
+
+    def set_local(self, keep: Sequence[torch.Tensor]) -> Change:
+        """Put new masks, given as each rank's runs, into force everywhere (collective).
+
+        Args:
+            keep: One bool tensor per shard, in the shards' order.
+        """
+        return self.set_masks({s.name: self._whole(s, k) for s, k in zip(self.shards, keep, strict=True)})
+
+    def set_masks(self, masks: Masks) -> Change:
+        """Put new masks into force everywhere (collective): master, copy, moments, gradient hook; then check."""
+        change = masks_module.compare(self.masks, masks)
+        self.masks = {name: mask.to(self.ranks.device) for name, mask in masks.items()}
+        for shard in self.shards:
+            if shard.numel:
+                local_L = self.local_mask_L(shard)
+                shard.master_L().mul_(local_L)
+                for moment_L in shard.moments_L():
+                    moment_L.mul_(local_L)
+        refresh_copies(self._engine_optimizer, self.shards)
+        self._hook_gradients()
+        self.check()
+        return change
+
+    def check(self) -> None:
+        """Assert that nothing is left outside the masks, and that all ranks hold the same masks (collective).
+
+        Raises:
+            JobError: A weight, copy or moment outside its mask is not zero, or ranks differ: a defect of ours.
+        """
+        for shard in self.shards:
+            if not shard.numel:
+                continue
+            outside_L = ~self.local_mask_L(shard)
+            copy_L = shard.copy_L()
+            places = {"fp32 master": shard.master_L(), **({} if copy_L is None else {"low-precision copy": copy_L})}
+            places |= {f"moment {i}": moment_L for i, moment_L in enumerate(shard.moments_L())}
+            for place, values_L in places.items():
+                left = int(torch.count_nonzero(values_L * outside_L))
+                if left:
+                    raise JobError(f"{left} weights of {shard.name} are not zero outside the mask in the {place}")
+        digests = set(self.ranks.gather(masks_module.digest(self.masks)))
+        if len(digests) != 1:
+            raise JobError(f"ranks hold {len(digests)} different masks after a mask update")
+
+    def sparsity_by_weight(self) -> dict[str, float]:
+        """Share removed of each weight, in the model's order."""
+        return {name: 1.0 - float(mask.sum()) / mask.numel() for name, mask in self.masks.items()}
+
+    def release_gradients(self) -> None:
+        """Let gradients through everywhere, masks unchanged."""
+        self._grad_masks = {}
+
+    def _whole(self, shard: Shard, keep_L: torch.Tensor) -> torch.Tensor:
+        """Put the ranks' runs of one mask together: bits are disjoint, so packed bytes can be added over ranks (1/8 byte per weight)."""
+        if shard.replicated:
+            return keep_L.view(shard.shape).clone()
+        whole = torch.zeros(shard.global_numel, dtype=torch.bool, device=self.ranks.device)
+        whole[shard.start : shard.start + shard.numel] = keep_L
+        return masks_module.unpack(self.ranks.sum(masks_module.pack(whole)), shard.shape)
+
+    def _hook_gradients(self) -> None:
+        self._grad_masks = {name: mask for name, mask in self.masks.items() if not bool(mask.all())}
+        if self._hooked:
+            return
+        self._hooked = True
+        for shard in self.shards:
+
+            def hold(grad: torch.Tensor, name: str = shard.name) -> torch.Tensor:
+                mask = self._grad_masks.get(name)
+                return grad if mask is None else grad * mask
+
+            shard.parameter.register_hook(hold)

@@ -1,0 +1,20 @@
+"""Which code belongs to which spec. Explicit: no scanning, no decorators."""
+
+from typing import Any
+
+from configs.methods import MethodSpec
+from jobs.methods.base import Method, Start
+from jobs.methods.dense import DenseMethod
+from jobs.methods.gradual_magnitude import GradualMagnitudeMethod
+from jobs.methods.locked import LockedMethod
+
+METHODS: dict[str, type[Method[Any]]] = {
+    "dense": DenseMethod,
+    "gradual_magnitude": GradualMagnitudeMethod,
+    "locked": LockedMethod,
+}
+
+
+def build_method(spec: MethodSpec, start: Start) -> Method[Any]:
+    """Make the method that a spec asks for."""
+    return METHODS[spec.name](spec, start)

@@ -1,0 +1,82 @@
+"""Gradual magnitude pruning: remove the smallest weights on a cubic schedule.
+
+Sources: Zhu and Gupta (arXiv 1710.01878), equation 1, for the schedule; Zafrir et al., "Prune Once for All" (arXiv 2111.05754),
+section 3.2, and the scheduler published with it for the two windows and the uniform sparsity per layer.
+
+    s(t)   = s_f + (s_i - s_f) (1 - (t - t0) / (t1 - t0))^3        schedules.cubic_sparsity
+    k      = floor(s n) weights of a layer (or of all) go          selection.count_to_remove
+    m      = 0 for the k smallest |w|                              selection.keep_largest
+
+Differs from the paper: exactly k weights go (the published code drops every tie at the threshold); a removed value is frozen in the hidden copy
+(there, momentum and weight decay go on moving it); the removed weight's Adam moments are cleared, so that one that returns starts afresh.
+"""
+
+from typing import Any
+
+import torch
+
+from configs.methods import GradualMagnitude
+from jobs.errors import CheckpointError
+from jobs.masks import Change
+from jobs.methods.base import Method, Start
+from jobs.schedules import cubic_sparsity, is_update_step, window_steps
+from jobs.selection import Scores, count_to_remove, keep_largest
+
+
+class GradualMagnitudeMethod(Method[GradualMagnitude]):
+    """Masks are chosen anew every ``update_every`` steps of the selection window."""
+
+    def __init__(self, spec: GradualMagnitude, start: Start) -> None:
+        super().__init__(spec, start)
+        self.growth = window_steps(spec.growth_window, start.num_steps)
+        self.selection = window_steps(spec.selection_window, start.num_steps)
+        self._hidden: list[torch.Tensor] | None = None
+        """Last value of every owned weight, removed or not; None without regrow or before the first update."""
+
+    def attach(self) -> None:
+        self.after_step(0)
+
+    def target_sparsity(self, step: int) -> float:
+        return cubic_sparsity(step, self.growth, self.spec.initial_sparsity, self.spec.final_sparsity)
+
+    def after_step(self, steps_done: int) -> Change | None:
+        if not is_update_step(steps_done, self.selection, self.growth, self.spec.update_every):
+            return None
+        return self._update(self.target_sparsity(steps_done))
+
+    def _update(self, sparsity: float) -> Change:
+        shards = self.weights.shards
+        values = self._values()
+        scores = [Scores(s.name, s.index, s.start, v.abs(), s.replicated) for s, v in zip(shards, values, strict=True)]
+        pools = [scores] if self.spec.scope == "global" else [[score] for score in scores]
+        keep: list[torch.Tensor] = []
+        for pool in pools:
+            sizes = {score.index: shards[score.index].global_numel for score in pool}
+            keep += keep_largest(pool, count_to_remove(sparsity, sum(sizes.values())), self.start.ranks)
+        if self.spec.regrow:
+            for shard, value_L in zip(shards, values, strict=True):
+                if shard.numel:
+                    shard.master_L().copy_(value_L)
+            self._hidden = values
+        return self.weights.set_local(keep)
+
+    def _values(self) -> list[torch.Tensor]:
+        """What competes: kept weights as they are, removed ones as they were when they went (0 without regrow); copies."""
+        current = [shard.master_L().clone() for shard in self.weights.shards]
+        if self._hidden is None:
+            return current
+        return [
+            torch.where(self.weights.local_mask_L(shard), value_L, hidden_L)
+            for shard, value_L, hidden_L in zip(self.weights.shards, current, self._hidden, strict=True)
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"hidden": self._hidden}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        hidden = state["hidden"]
+        if hidden is not None and [h.numel() for h in hidden] != [s.numel for s in self.weights.shards]:
+            raise CheckpointError(
+                "the checkpoint was written by another number of ranks or another engine.strategy; resume with the same"
+            )
+        self._hidden = None if hidden is None else [h.to(self.start.ranks.device) for h in hidden]

@@ -1,0 +1,65 @@
+"""Pattern lock: the zeros of a sparse checkpoint stay zero while the rest is trained.
+
+Source: Zafrir et al., "Prune Once for All" (arXiv 2111.05754), section 3.3. Mask m = [w != 0] of the starting checkpoint, constant.
+Differs from the paper: the stored training mask is preferred to the zeros of the weights, so that a kept weight that happens to be 0 stays
+trainable; and the mask is held by gradients (``jobs.enforcement``), not by a product in every forward pass.
+"""
+
+import torch
+
+from configs.methods import Locked
+from jobs.errors import PruningError
+from jobs.masks import Masks
+from jobs.methods.base import Method
+from jobs.selection import Scores
+
+
+class LockedMethod(Method[Locked]):
+    """Keep the given mask, or the zeros of the starting weights."""
+
+    def attach(self) -> None:
+        given = self.start.given_mask
+        if given is not None:
+            self.weights.set_masks(given)
+        else:
+            self.weights.set_local(zeros_of(self.weights_scores()))
+        if self.weights.sparsity == 0.0:
+            raise PruningError(
+                "method locked found no zero in the starting weights: there is no pattern to keep; start from a sparse "
+                "checkpoint, give method.mask, or use method dense"
+            )
+
+    def weights_scores(self) -> list[Scores]:
+        """Magnitudes of the owned runs."""
+        return [Scores(s.name, s.index, s.start, s.master_L().abs(), s.replicated) for s in self.weights.shards]
+
+
+def zeros_of(scores: list[Scores]) -> list[torch.Tensor]:
+    """m = [w != 0], per run."""
+    return [score.values_L != 0 for score in scores]
+
+
+def fit_mask(mask: Masks, shapes: dict[str, tuple[int, ...]], origin: str) -> Masks:
+    """Check that a mask belongs to these weights and put it into their order; weights that it does not name are kept whole.
+
+    Raises:
+        PruningError: Nothing matches, or a shape differs.
+    """
+    known = mask.keys() & shapes.keys()
+    if not known:
+        raise PruningError(
+            f"the mask of {origin} names none of this model's prunable weights (mask: {_some(mask)}; model: "
+            f"{_some(shapes)}); use a mask of the same architecture"
+        )
+    for name in sorted(known):
+        if tuple(mask[name].shape) != shapes[name]:
+            raise PruningError(
+                f"the mask of {origin} has shape {tuple(mask[name].shape)} for {name}, the model has {shapes[name]}; "
+                "use a mask of the same architecture"
+            )
+    return {name: mask.get(name, torch.ones(shape, dtype=torch.bool)) for name, shape in shapes.items()}
+
+
+def _some(names: object) -> str:
+    listed = sorted(str(name) for name in names)  # type: ignore[attr-defined]
+    return ", ".join(listed[:3]) + (" …" if len(listed) > 3 else "")

@@ -1,0 +1,76 @@
+"""Pure functions of the optimizer step t = 0 .. num_steps - 1: sparsity and learning rate.
+
+Sources: Zhu and Gupta, "To prune, or not to prune" (arXiv 1710.01878), equation 1; Zafrir et al., "Prune Once for All"
+(arXiv 2111.05754), section 3 and the scheduler published with it.
+"""
+
+from dataclasses import dataclass
+
+from configs.methods import GradualMagnitude, MethodSpec
+from configs.spec import LearningRate
+
+
+@dataclass(frozen=True)
+class Window:
+    """Half-open range of optimizer steps [begin, end)."""
+
+    begin: int
+    end: int
+
+
+def window_steps(fractions: tuple[float, float], num_steps: int) -> Window:
+    """Turn a window given in fractions of the job into optimizer steps (rounded to the nearest)."""
+    return Window(round(fractions[0] * num_steps), round(fractions[1] * num_steps))
+
+
+def cubic_sparsity(step: int, growth: Window, initial: float, final: float) -> float:
+    """s(t) = s_f + (s_i - s_f) (1 - (t - t0) / (t1 - t0))^3, constant outside [t0, t1] (1710.01878, equation 1).
+
+    Args:
+        step: Optimizer steps done before this update.
+        growth: t0 and t1; where they are equal, the jump to ``final`` happens at t0.
+        initial, final: Sparsity in [0, 1).
+    """
+    if step >= growth.end:
+        return final
+    if step <= growth.begin:
+        return initial
+    left = 1.0 - (step - growth.begin) / (growth.end - growth.begin)
+    return final + (initial - final) * left**3
+
+
+def is_update_step(step: int, selection: Window, growth: Window, update_every: int) -> bool:
+    """Whether masks are chosen anew at this step: every ``update_every`` steps of the selection window, at the end of growth (so that
+    the target is reached exactly even if no regular update falls there), and at the window's last step."""
+    if step == growth.end or step == selection.begin:
+        return True
+    return selection.begin <= step <= selection.end and (step - selection.begin) % update_every == 0
+
+
+def lr_factor(step: int, num_steps: int, lr: LearningRate, method: MethodSpec) -> float:
+    """Share of the peak learning rate at a step, >= 0.
+
+    ``linear_rewind`` (2111.05754; the published scheduler): with N steps, warm-up w, growth [b, e), P = e - b and updates every f steps
+      t < w         t / w
+      w <= t < b    (N - P - t) / (N - P - w)
+      b <= t < e    (N - P - t + r) / (N - P - w), r = floor((t - b) / f) f, so that the decay is rewound at each update
+      e <= t        (N - t) / (N - P - w)
+    """
+    warmup = round(lr.warmup * num_steps)
+    if step < warmup:
+        return step / warmup
+    if lr.schedule == "constant":
+        return 1.0
+    if lr.schedule == "linear":
+        return max(0.0, (num_steps - step) / max(1, num_steps - warmup))
+    assert isinstance(method, GradualMagnitude), "checked by JobSpec"
+    growth = window_steps(method.growth_window, num_steps)
+    paused = growth.end - growth.begin
+    length = max(1, num_steps - paused - warmup)
+    if step >= growth.end:
+        return max(0.0, (num_steps - step) / length)
+    if step < growth.begin:
+        return max(0.0, (num_steps - paused - step) / length)
+    # The published formula rewinds to r whole intervals after b; written relative to b it needs no offset.
+    rewound = (step - growth.begin) // method.update_every * method.update_every
+    return max(0.0, (num_steps - paused - step + rewound) / length)
