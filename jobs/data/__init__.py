@@ -1,0 +1,28 @@
+"""Data of a job: found, tokenised, cached and cut into each rank's batches. Knows no model and no loop.
+
+The way of a text: ``sources`` (rows) -> ``packing`` or ``classification`` (tokens) -> ``cache`` (disk) -> ``order``
+(which sequence at which step) -> ``masking`` or padding -> ``batches`` (what the loop gets).
+"""
+
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
+
+from configs import JobSpec
+from jobs.data.batches import Batch, EvalBatches, StepBatches, TaskData
+from jobs.data.classification import classification_data
+from jobs.data.masked_lm import masked_lm_data
+from jobs.ranks import Ranks
+
+__all__ = ["Batch", "EvalBatches", "StepBatches", "TaskData", "build_data"]
+
+
+def build_data(spec: JobSpec, tokenizer: PreTrainedTokenizerBase, cache_dir: Path, ranks: Ranks) -> TaskData:
+    """Prepare the data of a job, once for all ranks; call it on every rank.
+
+    Raises:
+        jobs.errors.DataError: A file, column, label or split is missing, empty or of the wrong form.
+        jobs.errors.StorageError: The cache cannot be written.
+    """
+    build = masked_lm_data if spec.task.name == "masked_lm" else classification_data
+    return build(spec, tokenizer, cache_dir, ranks)

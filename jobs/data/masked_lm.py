@@ -1,0 +1,126 @@
+"""Data of the task ``masked_lm``: packed sequences, masked anew in every epoch. Shapes: B sequences, L tokens."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from configs import JobSpec
+from configs.tasks import DataSource, MaskedLM
+from jobs.data.batches import EVAL_EPOCH, Batch, EvalBatches, ShuffledBatches, TaskData
+from jobs.data.cache import content_key, entry, shared_entry, tokenizer_digest
+from jobs.data.masking import mask_tokens, sequence_keys
+from jobs.data.order import Indices, Layout
+from jobs.data.packing import Frame, open_packed, plain_encoder, write_packed
+from jobs.data.sources import find_rows
+from jobs.errors import DataError
+from jobs.ranks import Ranks
+
+_EVAL_SEED = 0  # fixed for all jobs, so that their eval/loss counts the same tokens
+
+
+class Masking:
+    """Turns plain sequences into inputs and labels."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, probability: float, seed: int) -> None:
+        if tokenizer.mask_token_id is None:
+            raise DataError(
+                f"task masked_lm needs a tokenizer with a mask token; {type(tokenizer).__name__} has none: use the "
+                f"tokenizer of a masked language model"
+            )
+        self._probability = probability
+        self._seed = seed
+        self._mask_id = int(tokenizer.mask_token_id)
+        self._vocab_size = len(tokenizer)
+        self._with_types = "token_type_ids" in tokenizer.model_input_names
+        self._is_special_V = np.zeros(self._vocab_size, dtype=np.bool_)
+        self._is_special_V[list(tokenizer.all_special_ids)] = True
+
+    def batch(self, input_ids_BL: Indices, attended_BL: Indices, indices_B: Indices, epochs_B: Indices) -> Batch:
+        """Mask sequences; what is hidden depends on seed, epoch and index of each."""
+        seeds = _EVAL_SEED if epochs_B[0] == EVAL_EPOCH else self._seed
+        special_BL = self._is_special_V[input_ids_BL] | (attended_BL == 0)
+        keys_B = sequence_keys(seeds, epochs_B, indices_B)
+        inputs_BL, labels_BL = mask_tokens(
+            input_ids_BL,
+            special_BL,
+            keys_B,
+            probability=self._probability,
+            mask_id=self._mask_id,
+            vocab_size=self._vocab_size,
+        )
+        batch = {
+            "input_ids": torch.from_numpy(inputs_BL),
+            "attention_mask": torch.from_numpy(attended_BL),
+            "labels": torch.from_numpy(labels_BL),
+        }
+        if self._with_types:
+            batch["token_type_ids"] = torch.zeros_like(batch["input_ids"])
+        return batch
+
+
+class PackedSequences:
+    """A packed split on disk."""
+
+    def __init__(self, folder: Path, length: int, masking: Masking, limit: int | None = None) -> None:
+        tokens_NL, self._last_length = open_packed(folder, length)
+        self._tokens_NL: npt.NDArray[Any] = tokens_NL[:limit]
+        self._masking = masking
+
+    def __len__(self) -> int:
+        return len(self._tokens_NL)
+
+    def collate(self, indices_B: Indices, epochs_B: Indices) -> Batch:
+        """Return these sequences, masked."""
+        input_ids_BL = self._tokens_NL[indices_B].astype(np.int64)
+        attended_BL = np.ones_like(input_ids_BL)
+        if len(self) == 1:  # only a split of one sequence can hold padding
+            attended_BL[:, self._last_length :] = 0
+        return self._masking.batch(input_ids_BL, attended_BL, indices_B, epochs_B)
+
+
+def masked_lm_data(spec: JobSpec, tokenizer: PreTrainedTokenizerBase, cache_dir: Path, ranks: Ranks) -> TaskData:
+    """Prepare both splits, or find them in the cache.
+
+    Raises:
+        DataError: Data or tokenizer cannot serve the task.
+        StorageError: The cache cannot be written.
+    """
+    task = spec.task
+    assert isinstance(task, MaskedLM)
+    data = task.data
+    masking = Masking(tokenizer, task.mask_probability, spec.train.seed)
+    frame = Frame.of(tokenizer, data.sequence_length)
+
+    def pack(source: DataSource, where: str, limit: int | None) -> Path:
+        def find() -> Path:
+            rows = find_rows(source, where)
+            key = content_key(
+                "packed", rows.fingerprint(), tokenizer_digest(tokenizer), frame.length, data.text_column, limit
+            )
+            return entry(
+                cache_dir,
+                key,
+                lambda folder: write_packed(folder, rows, data.text_column, plain_encoder(tokenizer), frame, limit),
+            )
+
+        return shared_entry(ranks, find)
+
+    layout = Layout(spec.train.batch_size, spec.accumulation_steps, ranks.rank, ranks.world_size)
+    folders = [pack(data.train, "task.data.train", None)]
+    train = PackedSequences(folders[0], frame.length, masking)
+    evaluation = None
+    if data.eval is not None:
+        folders.append(pack(data.eval, "task.data.eval", data.max_eval_sequences))
+        held_out = PackedSequences(folders[1], frame.length, masking)
+        evaluation = EvalBatches(held_out, spec.micro_batch_size, ranks.rank, ranks.world_size)
+    return TaskData(
+        train=ShuffledBatches(train, layout, spec.train.seed),
+        eval=evaluation,
+        num_train_sequences=len(train),
+        labels=(),
+        digest=content_key(*(folder.name for folder in folders)),
+    )
