@@ -68,6 +68,11 @@ class JobDirectory:
     def tracking(self) -> Path:
         return self.root / "tracking"
 
+    @property
+    def fence(self) -> Path:
+        """Token of the newest attempt, a decimal number; an attempt with a smaller one must not write."""
+        return self.root / "fence"
+
     def attempt(self, number: int) -> Path:
         return self.root / "attempts" / str(number)
 

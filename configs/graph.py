@@ -1,13 +1,17 @@
 """The graph of a campaign: matrix references are linked, names are unique, parents exist, no cycles. Pure."""
 
+import heapq
+from collections import defaultdict
 from collections.abc import Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from configs.errors import ConfigError
 from configs.spec import JobSpec
 
 Cell = dict[str, Any]
-_REFERENCES = (("model", "from"), ("model", "source"), ("distillation", "teacher"), ("method", "mask"))
+REFERENCES = (("model", "from"), ("model", "source"), ("distillation", "teacher"), ("method", "mask"))
+"""Where a job may refer to another."""
 
 
 def link_cells(jobs: Sequence[tuple[str, Cell, dict[str, Any]]], file: str) -> None:
@@ -19,34 +23,35 @@ def link_cells(jobs: Sequence[tuple[str, Cell, dict[str, Any]]], file: str) -> N
     Args:
         jobs: (name as written, matrix cell, mapping with the expanded name) of every job.
     """
+    names = {str(job.get("name")) for _, _, job in jobs}
+    by_written_name: dict[str, list[tuple[Cell, str]]] = defaultdict(list)
+    for written, cell, job in jobs:
+        if cell:
+            by_written_name[written].append((cell, str(job.get("name"))))
+
+    def cells_of(name: str, own: Cell) -> list[str]:
+        if name in names:
+            return []
+        return [
+            target
+            for cell, target in by_written_name.get(name, [])
+            if all(own[key] == cell[key] for key in own.keys() & cell.keys())
+        ]
+
     for _, cell, job in jobs:
-
-        def cells_of(name: str, own: Cell = cell) -> list[str]:
-            found = []
-            for raw, other, target in jobs:
-                agree = all(own[key] == other[key] for key in own.keys() & other.keys())
-                if raw == name and other and agree:
-                    found.append(str(target.get("name")))
-            return found
-
-        names = {str(other.get("name")) for _, _, other in jobs}
         after = job.get("after")
         if isinstance(after, list):
-            job["after"] = [
-                target
-                for name in after
-                for target in ([name] if name in names or not cells_of(str(name)) else cells_of(str(name)))
-            ]
-        for room, key in _REFERENCES:
+            linked = ((cells_of(name, cell) or [name]) if isinstance(name, str) else [name] for name in after)
+            job["after"] = [target for targets in linked for target in targets]
+        for room, key in REFERENCES:
             owner = job.get(room)
             value = owner.get(key) if isinstance(owner, dict) else None
             if not isinstance(value, str) or not value.startswith("job:"):
                 continue
-            name = value.removeprefix("job:")
-            targets = [] if name in names else cells_of(name)
+            targets = cells_of(value.removeprefix("job:"), cell)
             if len(targets) > 1:
                 raise ConfigError(
-                    f"job:{name} stands for {len(targets)} jobs of a matrix ({', '.join(targets)})",
+                    f"{value} stands for {len(targets)} jobs of a matrix ({', '.join(targets[:8])})",
                     path=f"{job.get('name')}.{room}.{key}",
                     file=file,
                     remedy="name one of them, or give this job the same matrix",
@@ -65,11 +70,11 @@ def check_graph(jobs: Sequence[tuple[JobSpec, int | None]], file: str) -> list[C
     """
     errors = []
     by_name: dict[str, JobSpec] = {}
+    lines = {spec.name: line for spec, line in reversed(jobs)}
     for spec, line in jobs:
         if spec.name in by_name:
-            errors.append(
-                ConfigError(f"two jobs are named {spec.name!r}", file=file, line=line, remedy="rename one of them")
-            )
+            remedy = "rename one of them; in a matrix, write ${matrix.KEY} into name:"
+            errors.append(ConfigError(f"two jobs are named {spec.name!r}", file=file, line=line, remedy=remedy))
         by_name[spec.name] = spec
     for spec, line in jobs:
         for name in spec.after:
@@ -80,44 +85,41 @@ def check_graph(jobs: Sequence[tuple[JobSpec, int | None]], file: str) -> list[C
                         path="after",
                         file=file,
                         line=line,
-                        remedy=f"jobs here: {', '.join(sorted(by_name))}",
+                        remedy=f"jobs here: {', '.join(sorted(by_name)[:20])}",
                     )
                 )
-    cycle = _find_cycle({name: [p for p in (*s.after, *s.parents) if p in by_name] for name, s in by_name.items()})
-    if cycle:
-        line = next(line for spec, line in jobs if spec.name == cycle[0])
+    try:
+        TopologicalSorter(_parents(list(by_name.values()))).prepare()
+    except CycleError as error:
+        cycle = error.args[1]
         errors.append(
             ConfigError(
-                f"jobs wait for each other in a circle: {' -> '.join([*cycle, cycle[0]])}",
+                f"jobs wait for each other in a circle: {' -> '.join(cycle)}",
                 path="after",
                 file=file,
-                line=line,
-                remedy="take one of these out of after:, from: or teacher:",
+                line=lines[cycle[0]],
+                remedy="take one of these out of after:, from:, teacher: or mask:",
             )
         )
     return errors
 
 
-def _find_cycle(parents: dict[str, list[str]]) -> list[str]:
-    """Names along one cycle, or []."""
-    done: set[str] = set()
-    for start in parents:
-        path: list[str] = []
-        stack = [(start, iter(parents[start]))]
-        if start in done:
-            continue
-        path.append(start)
-        while stack:
-            name, remaining = stack[-1]
-            for parent in remaining:
-                if parent in path:
-                    return path[path.index(parent) :]
-                if parent not in done:
-                    path.append(parent)
-                    stack.append((parent, iter(parents[parent])))
-                    break
-            else:
-                done.add(name)
-                path.pop()
-                stack.pop()
-    return []
+def in_order(jobs: Sequence[JobSpec]) -> list[JobSpec]:
+    """Parents before children, otherwise as written. Names are unique and there is no cycle."""
+    place = {job.name: index for index, job in enumerate(jobs)}
+    sorter = TopologicalSorter(_parents(jobs))
+    sorter.prepare()
+    ready: list[int] = []
+    ordered: list[JobSpec] = []
+    while sorter.is_active():
+        for name in sorter.get_ready():
+            heapq.heappush(ready, place[name])
+        job = jobs[heapq.heappop(ready)]
+        ordered.append(job)
+        sorter.done(job.name)
+    return ordered
+
+
+def _parents(jobs: Sequence[JobSpec]) -> dict[str, list[str]]:
+    names = {job.name for job in jobs}
+    return {job.name: [parent for parent in (*job.after, *job.parents) if parent in names] for job in jobs}

@@ -95,6 +95,10 @@ class MaskedWeights:
         """Share removed of each weight, in the model's order."""
         return {name: 1.0 - float(mask.sum()) / mask.numel() for name, mask in self.masks.items()}
 
+    def iou_by_weight(self, before: Masks) -> dict[str, float]:
+        """IOU of kept positions of each weight with an earlier mask, in [0, 1]."""
+        return {n: masks_module.compare({n: before[n]}, {n: mask}).iou_kept for n, mask in self.masks.items()}
+
     def release_gradients(self) -> None:
         """Let gradients through everywhere, masks unchanged."""
         self._grad_masks = {}

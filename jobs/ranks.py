@@ -1,8 +1,10 @@
 """Which process of the gang this is, and the few collectives that are not DeepSpeed's business."""
 
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -24,6 +26,22 @@ class Ranks:
     rank: int
     world_size: int
     device: torch.device
+
+    @classmethod
+    def join(cls) -> "Ranks":
+        """Join the gang: the process group that Ray Train or torchrun prepared, or one process alone. Sets what DeepSpeed and Accelerate read."""
+        cuda = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
+        if not dist.is_initialized():
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                alone = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
+                for name, value in {**alone, "MASTER_PORT": str(free.getsockname()[1])}.items():
+                    os.environ.setdefault(name, value)
+            dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=30))
+        ranks = cls.current()
+        if cuda:
+            torch.cuda.set_device(ranks.device)
+        return ranks
 
     @classmethod
     def current(cls) -> "Ranks":

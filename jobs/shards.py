@@ -13,6 +13,7 @@ Letters: L elements of a local run, R rows, C columns.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from deepspeed.utils import safe_get_local_fp32_param, safe_get_local_optimizer_state
@@ -42,6 +43,7 @@ class Shard:
     replicated: bool
     parameter: nn.Parameter
     optimizer: torch.optim.Optimizer
+    engine_optimizer: Any
 
     @property
     def global_numel(self) -> int:
@@ -54,10 +56,10 @@ class Shard:
         if self.numel == 0:
             return torch.empty(0, dtype=torch.float32, device=parameter.device)
         if hasattr(parameter, "ds_id"):
-            return safe_get_local_fp32_param(parameter).view(-1)[: self.numel]
+            return safe_get_local_fp32_param(parameter).detach().view(-1)[: self.numel]
         mapping = getattr(parameter, "_hp_mapping", None)
         if mapping is not None:
-            return mapping.get_hp_fragment().view(-1)
+            return mapping.get_hp_fragment().detach().view(-1)
         return parameter.data.view(-1)
 
     def moments_L(self) -> Iterator[torch.Tensor]:
@@ -71,7 +73,7 @@ class Shard:
                 if state is not None:
                     yield state.view(-1)[: self.numel]
             elif getattr(parameter, "_hp_mapping", None) is not None:
-                state = _flat_state(parameter, key)
+                state = _flat_state(parameter, self.engine_optimizer, key)
                 if state is not None:
                     yield state
             elif key in self.optimizer.state.get(parameter, {}):
@@ -87,7 +89,7 @@ class Shard:
         return parameter.data.view(-1)[self.start : self.start + self.numel]
 
 
-def refresh_copies(engine_optimizer: object, shards: list[Shard]) -> None:
+def refresh_copies(engine_optimizer: Any, shards: list[Shard]) -> None:
     """Write every low-precision copy anew from its fp32 master, on all ranks (collective, like the end of an optimizer step).
 
     Args:
@@ -107,10 +109,9 @@ def refresh_copies(engine_optimizer: object, shards: list[Shard]) -> None:
         persistent[0].all_gather(persistent)
 
 
-def _flat_state(parameter: nn.Parameter, key: str) -> torch.Tensor | None:
+def _flat_state(parameter: nn.Parameter, zero: Any, key: str) -> torch.Tensor | None:
     """The run of a moment that belongs to this weight's run of the flat partition (ZeRO-1 and 2)."""
     mapping = parameter._hp_mapping  # type: ignore[attr-defined]
-    zero = parameter._zero_optimizer  # type: ignore[attr-defined]
     flat = zero.single_partition_of_fp32_groups[mapping.param_group_index]
     state = zero.optimizer.state.get(flat, {})
     if key not in state:
@@ -130,13 +131,14 @@ def _zero3_state(parameter: nn.Parameter, key: str) -> torch.Tensor | None:
 
 
 def shard_view(
-    prunable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, rank: int
+    prunable: dict[str, nn.Parameter], optimizer: torch.optim.Optimizer, engine_optimizer: object, rank: int
 ) -> list[Shard]:
     """List this rank's shards of the prunable weights, after the engine has taken them over.
 
     Args:
         prunable: Name -> parameter of the wrapped model, in the model's order.
         optimizer: The torch optimizer that was handed to the engine.
+        engine_optimizer: DeepSpeed's optimizer around it; the torch one under plain DDP.
         rank: This process's rank.
     """
     shards = []
@@ -154,5 +156,5 @@ def shard_view(
             numel = mapping.lp_fragment_address.numel if mapping is not None else 0
         else:
             shape, start, numel, replicated = tuple(parameter.shape), 0, parameter.numel(), True
-        shards.append(Shard(name, index, shape, start, numel, replicated, parameter, optimizer))
+        shards.append(Shard(name, index, shape, start, numel, replicated, parameter, optimizer, engine_optimizer))
     return shards
