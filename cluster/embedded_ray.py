@@ -1,0 +1,191 @@
+"""How the one-machine Ray of ``prunus up`` is started: its command, environment, directories and readiness.
+
+Nothing here imports Ray: the head is the child process ``ray start --head --block``, started and ended by
+``service.embedded``. It listens on loopback, its own token guards it, and every process that it starts inherits the
+marker in the environment by which ``prunus down`` finds what is left.
+"""
+
+import http.client
+import json
+import os
+import secrets
+import shutil
+import socket
+import stat
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from cluster.errors import EmbeddedRayFailed
+
+LOOPBACK = "127.0.0.1"
+STOP_GRACE_S = 30
+"""Seconds between TERM and KILL when a job is stopped: enough to save a checkpoint (Ray's own default is 3)."""
+OBJECT_STORE_BYTES = 256 * 1024**2
+"""Shared memory of the object store; batches and weights do not pass through it."""
+_LONGEST_TEMP_DIR = 40
+"""Ray adds about 65 characters for its sockets, and a Unix socket's path has room for 107."""
+
+
+@dataclass(frozen=True)
+class RayPorts:
+    """Ports of one head; all on loopback."""
+
+    dashboard: int
+    """HTTP: the Jobs API."""
+    gcs: int
+    client: int
+    agent: int
+
+
+@dataclass(frozen=True)
+class EmbeddedRay:
+    """One local Ray head.
+
+    Args:
+        home: Directory of the embedded default; must exist.
+        ports: Free ports, chosen by the caller.
+        num_cpus: CPUs that Ray may hand out, at least 1.
+        num_gpus: GPUs that Ray may hand out; None: Ray counts them.
+    """
+
+    home: Path
+    ports: RayPorts
+    num_cpus: int
+    num_gpus: int | None = None
+    threads_per_rank: int = field(default=1)
+    """OMP_NUM_THREADS of every rank that sets none itself."""
+
+    @property
+    def url(self) -> str:
+        """Address of the Jobs API."""
+        return f"http://{LOOPBACK}:{self.ports.dashboard}"
+
+    @property
+    def token_file(self) -> Path:
+        return self.home / "ray-token"
+
+    def command(self, temp_dir: Path) -> list[str]:
+        """Return the command that runs the head in the foreground."""
+        gpus = [] if self.num_gpus is None else [f"--num-gpus={self.num_gpus}"]
+        return [
+            sys.executable,
+            "-m",
+            "ray.scripts.scripts",
+            "start",
+            "--head",
+            "--block",
+            "--disable-usage-stats",
+            "--log-color=false",
+            f"--port={self.ports.gcs}",
+            f"--ray-client-server-port={self.ports.client}",
+            f"--dashboard-host={LOOPBACK}",
+            f"--dashboard-port={self.ports.dashboard}",
+            f"--dashboard-agent-listen-port={self.ports.agent}",
+            f"--num-cpus={self.num_cpus}",
+            *gpus,
+            f"--object-store-memory={OBJECT_STORE_BYTES}",
+            f"--temp-dir={temp_dir}",
+        ]
+
+    def environment(self) -> dict[str, str]:
+        """Return what the head's environment needs beside the caller's; workers inherit it."""
+        has_gpu = any(Path("/dev").glob("nvidia[0-9]*"))
+        return {
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.token_file),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "SPT_NOENV": "1",
+            "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_GRACE_S),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self.threads_per_rank)),
+            **({} if has_gpu else {"DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cpu")}),
+        }
+
+
+def check_installed() -> None:
+    """Refuse early where Ray is missing.
+
+    Raises:
+        EmbeddedRayFailed: Ray is not installed in this environment.
+    """
+    try:
+        version("ray")
+    except PackageNotFoundError as error:
+        raise EmbeddedRayFailed(
+            "Ray is not installed here, so no local cluster can start; install 'prunus[train]', give --ray-address of "
+            "a cluster, or set PRUNUS_URL to a server that runs"
+        ) from error
+
+
+def ensure_token(path: Path) -> None:
+    """Create the token that guards the local Ray, readable by its owner only; keep one that is there."""
+    if path.exists():
+        path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        return
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(secrets.token_hex(32))
+
+
+def prepare_temp_dir(home: Path, previous: Path | None = None) -> Path:
+    """Give Ray a directory for sockets and logs: ``home/ray``, or a private one where that path is too long.
+
+    Sessions of earlier starts but the newest are deleted.
+    """
+    directory = home / "ray"
+    if len(str(directory)) > _LONGEST_TEMP_DIR:
+        reusable = previous is not None and previous.is_dir() and previous.owner() == home.owner()
+        directory = previous if reusable and previous else Path(tempfile.mkdtemp(prefix="prunus-"))
+    directory.mkdir(mode=0o700, exist_ok=True)
+    sessions = sorted(path for path in directory.glob("session_2*") if not path.is_symlink())
+    for session in sessions[:-1]:
+        shutil.rmtree(session, ignore_errors=True)
+    return directory
+
+
+def pick_port(preferred: int | None = None) -> int:
+    """Return a port that is free now on loopback: ``preferred`` if it is, else any."""
+    for port in (preferred, 0):
+        if port is None:
+            continue
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return int(probe.getsockname()[1])
+    raise EmbeddedRayFailed("no free port on 127.0.0.1; end something that listens there")
+
+
+def pick_ports(dashboard: int | None = 8265) -> RayPorts:
+    """Choose ports for a head."""
+    return RayPorts(dashboard=pick_port(dashboard), gcs=pick_port(), client=pick_port(), agent=pick_port())
+
+
+def is_ready(url: str, token: str | None = None, timeout_s: float = 2.0) -> bool:
+    """Tell whether a Ray dashboard answers ``GET /api/version`` at ``url``."""
+    body = _get(url, "/api/version", {"authorization": f"Bearer {token}"} if token else {}, timeout_s)
+    try:
+        return body is not None and "ray_version" in json.loads(body)
+    except ValueError:
+        return False
+
+
+def _get(url: str, path: str, headers: Mapping[str, str], timeout_s: float) -> bytes | None:
+    """Body of a 200 answer, else None."""
+    where = urlsplit(url)
+    kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
+    connection = kind(where.hostname or LOOPBACK, where.port, timeout=timeout_s)
+    try:
+        connection.request("GET", path, headers=dict(headers))
+        answer = connection.getresponse()
+        return answer.read() if answer.status == http.HTTPStatus.OK else None
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
