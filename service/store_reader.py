@@ -1,0 +1,179 @@
+"""The read side of the store: every question about jobs, attempts, campaigns and decisions. Writes nothing."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, select
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from service.database import Database
+from service.errors import NotFound, Refused, StoreError
+from service.records import AttemptRow, CampaignRow, EventRow, JobRow, attempt_row, job_row
+from service.states import ACTIVE
+from service.tables import attempts, campaigns, events, idempotency, jobs
+from service.wire import JobState
+
+
+class StoreReader:
+    """Questions to the database. Usable from several threads.
+
+    Args:
+        database: An open database; ``close`` closes it.
+        clock: Gives Unix seconds.
+    """
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        self._database = database
+        self._clock = clock
+
+    def close(self) -> None:
+        """Give the database back."""
+        self._database.close()
+
+    def job(self, job_id: str) -> JobRow:
+        """Return one job by its id.
+
+        Raises:
+            NotFound: There is none.
+        """
+        with self._read() as connection:
+            return self._job(connection, job_id)
+
+    def find_job(self, ref: str) -> JobRow:
+        """Return the job that a person means: an id, NAME (the newest), CAMPAIGN/NAME or CAMPAIGN:NAME.
+
+        Raises:
+            NotFound: There is none.
+        """
+        campaign, _, name = ref.replace(":", "/").rpartition("/")
+        query = select(jobs).order_by(jobs.c.seq.desc()).limit(1)
+        if campaign:
+            query = query.where(jobs.c.campaign_id == self.find_campaign(campaign).id, jobs.c.name == name)
+        else:
+            query = query.where((jobs.c.id == ref) | (jobs.c.name == ref))
+        with self._read() as connection:
+            found = connection.execute(query).mappings().first()
+        if found is None:
+            raise NotFound(f"no job {ref!r}; `prunus list` shows them")
+        return job_row(found)
+
+    def newest_job(self, name: str, states: Iterable[JobState]) -> JobRow | None:
+        """Newest job with this name or id in one of the states."""
+        query = (
+            select(jobs)
+            .where((jobs.c.name == name) | (jobs.c.id == name), jobs.c.state.in_([s.value for s in states]))
+            .order_by(jobs.c.seq.desc())
+            .limit(1)
+        )
+        with self._read() as connection:
+            found = connection.execute(query).mappings().first()
+        return None if found is None else job_row(found)
+
+    def find_campaign(self, ref: str) -> CampaignRow:
+        """Return a campaign by its id or its name (the newest).
+
+        Raises:
+            NotFound: There is none.
+        """
+        query = (
+            select(campaigns)
+            .where((campaigns.c.id == ref) | (campaigns.c.name == ref))
+            .order_by(campaigns.c.created_at.desc(), campaigns.c.id.desc())
+            .limit(1)
+        )
+        with self._read() as connection:
+            found = connection.execute(query).mappings().first()
+        if found is None:
+            raise NotFound(f"no campaign {ref!r}; `prunus list` shows jobs with their campaigns")
+        return CampaignRow(found["id"], found["name"], found["created_at"])
+
+    def campaign_names(self, ids: Iterable[str]) -> dict[str, str | None]:
+        """Names of campaigns by id."""
+        query = select(campaigns.c.id, campaigns.c.name).where(campaigns.c.id.in_(set(ids)))
+        with self._read() as connection:
+            return {row.id: row.name for row in connection.execute(query)}
+
+    def jobs(
+        self,
+        states: Iterable[JobState] = (),
+        campaign_id: str | None = None,
+        ids: Iterable[str] | None = None,
+        limit: int | None = None,
+        newest_first: bool = False,
+    ) -> list[JobRow]:
+        """Jobs in the order of the queue, or the newest first; empty ``states`` means all."""
+        query = select(jobs).order_by(jobs.c.seq.desc() if newest_first else jobs.c.seq)
+        wanted = [state.value for state in states]
+        if wanted:
+            query = query.where(jobs.c.state.in_(wanted))
+        if campaign_id is not None:
+            query = query.where(jobs.c.campaign_id == campaign_id)
+        if ids is not None:
+            query = query.where(jobs.c.id.in_(set(ids)))
+        if limit is not None:
+            query = query.limit(limit)
+        with self._read() as connection:
+            return [job_row(row) for row in connection.execute(query).mappings()]
+
+    def attempts(self, job_ids: Iterable[str]) -> dict[str, list[AttemptRow]]:
+        """Attempts of jobs, oldest first, by job id."""
+        wanted = set(job_ids)
+        found: dict[str, list[AttemptRow]] = {job_id: [] for job_id in wanted}
+        query = select(attempts).where(attempts.c.job_id.in_(wanted)).order_by(attempts.c.token)
+        with self._read() as connection:
+            for row in connection.execute(query).mappings():
+                found[row["job_id"]].append(attempt_row(row))
+        return found
+
+    def active(self) -> list[tuple[JobRow, AttemptRow]]:
+        """Every attempt that may hold resources, with its job, oldest first."""
+        alive = [state.value for state in ACTIVE]
+        with self._read() as connection:
+            query = select(attempts).where(attempts.c.state.in_(alive)).order_by(attempts.c.token)
+            rows = [attempt_row(row) for row in connection.execute(query).mappings()]
+            found = connection.execute(select(jobs).where(jobs.c.id.in_({row.job_id for row in rows}))).mappings()
+            by_id = {row["id"]: job_row(row) for row in found}
+        return [(by_id[row.job_id], row) for row in rows]
+
+    def events(self, job_id: str) -> list[EventRow]:
+        """The decisions about one job, oldest first."""
+        query = select(events).where(events.c.job_id == job_id).order_by(events.c.seq)
+        with self._read() as connection:
+            return [EventRow(**row) for row in connection.execute(query).mappings()]
+
+    def campaign_of_key(self, key: str, body_sha256: str) -> str | None:
+        """Id of the campaign that was queued with this idempotency key; raises as ``add_campaign`` does."""
+        with self._read() as connection:
+            return self._same_key(connection, key, body_sha256)
+
+    def _same_key(self, connection: Connection, key: str, body_sha256: str) -> str | None:
+        found = connection.execute(select(idempotency).where(idempotency.c.key == key)).mappings().first()
+        if found is None:
+            return None
+        if found["body_sha256"] != body_sha256:
+            raise Refused(f"the idempotency key {key!r} was used for another campaign; choose a new key")
+        return str(found["campaign_id"])
+
+    def _job(self, connection: Connection, job_id: str, *, lock: bool = False) -> JobRow:
+        query = select(jobs).where(jobs.c.id == job_id)
+        found = connection.execute(query.with_for_update() if lock else query).mappings().first()
+        if found is None:
+            raise NotFound(f"no job {job_id!r}; `prunus list` shows them")
+        return job_row(found)
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        with self._translated(), self._database.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except IntegrityError:
+            raise
+        except DBAPIError as error:
+            raise StoreError(
+                f"the store {self._database.name} failed: {error.orig}; is its disk full or away?"
+            ) from error
