@@ -6,8 +6,6 @@ from configs.outcome import Launch, Outcome, Progress, RankError, ResolvedSource
 from configs.spec import JobSpec
 from configs.version import __version__
 
-
-
 __all__ = [
     "Campaign",
     "ConfigError",

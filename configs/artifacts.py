@@ -10,8 +10,8 @@ The manifest is written last: a directory without one is unfinished, whatever it
 """
 
 import hashlib
-import json
 import os
+import threading
 from pathlib import Path, PurePosixPath
 
 from pydantic import Field
@@ -99,7 +99,7 @@ def safe_relative(path: str) -> PurePosixPath:
         ConfigError: Absolute, empty, with ``..``, a backslash, a drive or a control character.
     """
     pure = PurePosixPath(path)
-    bad = not path or pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in pure.parts[0]
+    bad = not pure.parts or pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in pure.parts[0]
     if bad or any(ord(c) < 32 for c in path):
         raise ConfigError(
             f"a file of the artifact has the path {path!r}, which leads out of it",
@@ -117,12 +117,15 @@ def sha256_file(path: Path) -> str:
 def write_atomic(path: Path, text: str) -> None:
     """Write ``text`` so that a reader sees the old file, the new one, or none; never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
+    aside = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        with aside.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)
@@ -153,7 +156,7 @@ def read_manifest(root: Path) -> Manifest:
         raise ConfigError(
             f"{root} has no {MANIFEST}: it was not finished or is not ours", remedy="run the job that makes it"
         ) from error
-    except (ValueError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path} cannot be read: {error}", remedy="fetch the artifact again") from error
     for name in manifest.files:
         safe_relative(name)
@@ -167,13 +170,19 @@ def verify(root: Path, *, prefix: str = "") -> Manifest:
         ConfigError: A file is missing or differs.
     """
     manifest = read_manifest(root)
+    top = root.resolve()
     for name, entry in manifest.files.items():
         if not name.startswith(prefix):
             continue
         path = root / name
-        if path.is_symlink() or not path.is_file():
-            raise ConfigError(f"{path} is missing", remedy="fetch the artifact again")
-        if path.stat().st_size != entry.size or sha256_file(path) != entry.sha256:
+        # A link, also one of a directory above, could show another file to us than to who reads it next.
+        if not path.is_file() or path.resolve() != top / safe_relative(name):
+            raise ConfigError(f"{path} is missing or a link", remedy="fetch the artifact again")
+        try:
+            same = path.stat().st_size == entry.size and sha256_file(path) == entry.sha256
+        except OSError as error:
+            raise ConfigError(f"{path} cannot be read: {error.strerror}", remedy="check its permissions") from error
+        if not same:
             raise ConfigError(
                 f"{path} differs from its manifest (sha256 should be {entry.sha256[:12]}…): damaged or tampered with",
                 remedy="fetch it again, or run the job that makes it again",

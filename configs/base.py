@@ -1,8 +1,8 @@
 """The two bases of every type in this room: strict for people, lenient for our own older records."""
 
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Strict(BaseModel):
@@ -16,13 +16,26 @@ class Strict(BaseModel):
         use_attribute_docstrings=True,
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, data: Any) -> Any:
+        """Refuse ``seed: true``: pydantic would read it as 1."""
+        for name, field in cls.model_fields.items() if isinstance(data, dict) else ():
+            value = data.get(name)
+            values = value if isinstance(value, list | tuple) else [value]
+            if any(isinstance(item, bool) for item in values) and not _names_type(field.annotation, bool):
+                raise ValueError(f"{name} must not be true or false, got {str(value).lower()}; give a value")
+        return data
+
+
+def _names_type(annotation: Any, wanted: type) -> bool:
+    return annotation is wanted or any(_names_type(part, wanted) for part in get_args(annotation))
+
 
 class Record(BaseModel):
     """What one of our processes writes for another: frozen, keys of newer writers ignored."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", populate_by_name=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, use_attribute_docstrings=True)
 
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -30,6 +43,9 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 
 Sparsity = Annotated[float, Field(ge=0.0, lt=1.0)]
 """A share removed in [0, 1): a tensor with nothing left cannot be trained."""
+
+BelowOne = Annotated[float, Field(ge=0.0, lt=1.0)]
+"""A decay rate in [0, 1)."""
 
 Window = tuple[Fraction, Fraction]
 """(begin, end) as fractions of the job's optimizer steps, begin <= end."""

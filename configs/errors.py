@@ -22,9 +22,7 @@ class ConfigError(ValueError):
 
     retryable = False
 
-    def __init__(
-        self, what: str, *, path: str = "", file: str = "", line: int | None = None, remedy: str = ""
-    ) -> None:
+    def __init__(self, what: str, *, path: str = "", file: str = "", line: int | None = None, remedy: str = "") -> None:
         super().__init__(what, path, file, line, remedy)
         self.what, self.path, self.file, self.line, self.remedy = what, path, file, line, remedy
 
@@ -48,7 +46,5 @@ class RecipeErrors(ConfigError):
         return RecipeErrors, (self.errors,)
 
 
-def _rebuild(
-    kind: type[ConfigError], what: str, path: str, file: str, line: int | None, remedy: str
-) -> ConfigError:
+def _rebuild(kind: type[ConfigError], what: str, path: str, file: str, line: int | None, remedy: str) -> ConfigError:
     return kind(what, path=path, file=file, line=line, remedy=remedy)

@@ -54,6 +54,8 @@ def override(document: dict[str, Any], places: Places, text: str) -> None:
     if parts[0] == "jobs" and isinstance(document.get("jobs"), list):
         index, parts = _named_job(document["jobs"], parts[1:], file)
         place, path = document["jobs"][index], ("jobs", index)
+    elif "jobs" not in document and parts[0] in {"jobs", "campaign", "defaults"}:
+        raise ConfigError("the file is one job, not a campaign", file=file, remedy="begin with a field of the job")
     elif "jobs" in document and parts[0] not in CAMPAIGN_KEYS:
         raise ConfigError("the file is a campaign", file=file, remedy="begin with jobs.NAME., defaults. or vars.")
     for part in parts[:-1]:
@@ -166,7 +168,9 @@ def _raw_jobs(document: dict[str, Any], places: Places) -> list[dict[str, Any]]:
 def _single(document: dict[str, Any], places: Places) -> dict[str, Any]:
     for key in ("campaign", "defaults"):
         if key in document:
-            raise places.error(f"{key}: belongs to a campaign, and there is no jobs: here", (key,), "add jobs: [...]")
+            raise places.error(
+                "belongs to a campaign, and there is no jobs: here", (key,), "add jobs: with a list of jobs"
+            )
     return {key: value for key, value in document.items() if key not in {"vars", "description"}}
 
 

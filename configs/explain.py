@@ -50,7 +50,7 @@ def explain(error: ValidationError, prefix: KeyPath, places: Places, *, root: st
             tags = [tag.strip(" '") for tag in item["ctx"]["expected_tags"].split(",")]
             yield places.error(f"unknown {loc[-1]} {item['ctx']['tag']!r}", (*path, "name"), _known(item, tags))
         elif kind == "union_tag_not_found":
-            tags = sorted(tag for node in nodes for tag in node.get("discriminator", {}).get("mapping", {}))
+            tags = sorted({tag for node in nodes for tag in node.get("discriminator", {}).get("mapping", {})})
             yield places.error("is missing", (*path, "name"), f"known: {', '.join(tags)}", at=path)
         elif kind == "extra_forbidden":
             yield places.error(f"unknown key {loc[-1]!r}", path, _meant(str(loc[-1]), loc[:-1]))
@@ -61,7 +61,7 @@ def explain(error: ValidationError, prefix: KeyPath, places: Places, *, root: st
             yield places.error(what, path, remedy, at=(*path, *_named_field(what)))
         else:
             what = _WORDS.get(kind) or item["msg"].replace("Input should", "must").replace("String should", "must")
-            remedy = _form(kind, item["input"]) or _description(nodes)
+            remedy = _form(kind, item["input"]) or ("" if kind == "literal_error" else _description(nodes))
             yield places.error(f"{what}, got {_shown(item['input'])}", path, remedy)
 
 
@@ -100,7 +100,7 @@ def _meant(key: str, around: KeyPath) -> str:
     if close:
         return f"did you mean {close[0]!r}?"
     elsewhere = [path for path in _all_fields() if path.rsplit(".", 1)[-1] == key]
-    if len(elsewhere) == 1:
+    if len(elsewhere) == 1 and elsewhere[0] != dotted((*_written(around), key)):
         return f"it belongs to {elsewhere[0]}"
     return f"known: {', '.join(known)}" if known else ""
 

@@ -93,7 +93,7 @@ class Locked(Strict):
     """Keep a given pattern of zeros while the rest is trained (pattern lock, Prune OFA section 3)."""
 
     name: Literal["locked"] = "locked"
-    mask: Literal["auto", "zeros"] | Source = "auto"
+    mask: Source = "auto"
     """``auto``: the mask stored beside the starting checkpoint, else its zeros. ``zeros``: the zeros of the starting
     weights. Or a source whose mask is put on the starting weights (shapes are checked)."""
     prunable: Prunable = Prunable()

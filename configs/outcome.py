@@ -35,8 +35,8 @@ class ResolvedSource(Record):
     reference: str
     """As the user wrote it."""
     kind: Literal["artifact", "directory", "hub", "run"]
-    """``artifact``: a directory with our manifest; ``directory``: any Hugging Face directory; ``hub``: a hub id; ``run``:
-    artifacts of an MLflow run, to be downloaded."""
+    """``artifact``: a directory with our manifest; ``directory``: any Hugging Face directory; ``hub``: a hub id;
+    ``run``: artifacts of an MLflow run, to be downloaded."""
     location: str
     """A path, a hub id, or an MLflow run id."""
     manifest_sha256: str | None = None

@@ -1,9 +1,9 @@
 """Where weights come from: the four forms of ``from:``, ``teacher:`` and ``mask:``.
 
-    job:NAME              an earlier job (of the same campaign first, then the newest of that name)
-    models:/NAME@ALIAS    an entry of the MLflow model registry
-    /a/dir, ./a/dir       a directory on storage that the cluster sees
-    org/name, name        a Hugging Face hub id
+- job:NAME              an earlier job (of the same campaign first, then the newest of that name)
+- models:/NAME@ALIAS    an entry of the MLflow model registry
+- /a/dir, ./a/dir       a directory on storage that the cluster sees
+- org/name, name        a Hugging Face hub id
 """
 
 import re

@@ -3,18 +3,20 @@
 Every field says its unit and range. Nothing here imports torch: a wrong number is refused before a GPU is booked.
 """
 
-import math
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from configs.base import Fraction, Strict
+from configs.base import BelowOne, Fraction, Strict
 from configs.methods import Dense, GradualMagnitude, Locked, MethodSpec
 from configs.sources import Source, job_name, source_kind
 from configs.tasks import TaskSpec
 
-JobName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$")]
-"""Lower-case letters, digits, dots, dashes and underscores, at most 100."""
+JobName = Annotated[
+    str,
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,99}$"),
+    Field(description="Lower-case letters, digits, dots, dashes and underscores, at most 100."),
+]
 
 
 class ModelSpec(Strict):
@@ -77,7 +79,8 @@ class Train(Strict):
     lr: LearningRate
     weight_decay: float = Field(default=0.01, ge=0.0)
     """Decoupled; not on biases and LayerNorm. Paper: 0.01."""
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
+    """Decay of the first and second moment, each in [0, 1)."""
     eps: float = Field(default=1e-8, gt=0.0)
     max_grad_norm: float | None = Field(default=1.0, gt=0.0)
     """Clip the global gradient norm to this; None: no clipping."""
@@ -133,7 +136,10 @@ class Engine(Strict):
             "scheduler",
         }
         clash = sorted(owned & set(self.deepspeed))
-        if "stage" in self.deepspeed.get("zero_optimization", {}):
+        zero = self.deepspeed.get("zero_optimization", {})
+        if not isinstance(zero, dict):
+            raise ValueError(f"deepspeed.zero_optimization must be a mapping of keys, got {zero!r}")
+        if "stage" in zero:
             clash.append("zero_optimization.stage")
         if clash:
             raise ValueError(f"set by prunus, not here: {', '.join(clash)}; use train: and engine.strategy")
@@ -220,7 +226,7 @@ class JobSpec(Strict):
             raise ValueError(
                 f"train.batch_size {self.train.batch_size} cannot be split over resources.num_ranks "
                 f"{self.resources.num_ranks} x train.micro_batch_size {self.train.micro_batch_size or 'auto'}; "
-                f"use a multiple of {math.lcm(per_pass, self.resources.num_ranks) or self.resources.num_ranks}"
+                f"use a multiple of {(self.train.micro_batch_size or 1) * self.resources.num_ranks}"
             )
         if self.train.lr.schedule == "linear_rewind" and not isinstance(self.method, GradualMagnitude):
             raise ValueError(
@@ -229,7 +235,6 @@ class JobSpec(Strict):
             )
         if self.task.data.streaming and self.train.num_steps is None:
             raise ValueError("task.data.streaming has no known length; give train.num_steps instead of num_epochs")
-        if self.model.init == "random" and isinstance(self.method, Locked) and self.method.mask != "zeros":
-            if self.method.mask == "auto":
-                raise ValueError("method locked with model.init random has no pattern to keep; give method.mask")
+        if self.model.init == "random" and isinstance(self.method, Locked) and self.method.mask == "auto":
+            raise ValueError("method locked with model.init random has no pattern to keep; give method.mask")
         return self

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from configs.base import Fraction, Strict
+from configs.base import Strict
 
 
 class DataSource(Strict):
@@ -49,8 +49,8 @@ class MaskedLM(Strict):
 
     name: Literal["masked_lm"] = "masked_lm"
     data: MaskedLMData
-    mask_probability: Fraction = 0.15
-    """Share of the tokens to predict. Paper: 0.15."""
+    mask_probability: float = Field(default=0.15, gt=0.0, le=1.0)
+    """Share of the tokens to predict, in (0, 1]: with none there is no loss. Paper: 0.15."""
 
 
 class ClassificationData(Strict):
@@ -75,6 +75,13 @@ class Classification(Strict):
     data: ClassificationData
     labels: tuple[str, ...] = ()
     """Names of the classes in order; empty: the sorted values found in the train split."""
+
+    @model_validator(mode="after")
+    def _different_labels(self) -> Self:
+        twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"labels names a class twice: {', '.join(twice)}; name each once")
+        return self
 
 
 TaskSpec = Annotated[MaskedLM | Classification, Field(discriminator="name")]
