@@ -1,0 +1,175 @@
+"""What should happen next to one job: pure functions from what is known to a decision that carries its arithmetic.
+
+Whether a gang may start is in ``service.gangs``. No clock, no database, no network here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from cluster.executor import Poll
+from configs import Outcome, RankError, StopReason
+from service.wire import JobState
+
+NUM_AGREEING_READS = 3
+"""So often in a row must Ray say the same before it is believed that an attempt is over."""
+LEASE_S = 30.0
+"""An attempt whose heartbeat is younger lives, whatever Ray says."""
+STOPPING_LEASE_S = 5.0
+"""The same for an attempt that was asked to stop; rank 0 writes every few seconds while it lives."""
+STOP_AGAIN_S = 15.0
+"""Pause between two requests to stop the same attempt."""
+
+RETRY_BUDGETS: Mapping[StopReason, int] = dict.fromkeys(StopReason, 0)
+"""How many attempts that ended so may be followed by another one, per job. All 0 for now: every end is final."""
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A job that must come first."""
+
+    name: str
+    state: JobState
+
+
+@dataclass(frozen=True)
+class Unblock:
+    """What to do with a BLOCKED job."""
+
+    action: Literal["wait", "queue", "skip"]
+    reason: str
+
+
+def unblock(parents: Sequence[Parent]) -> Unblock:
+    """Queue a job whose parents have all succeeded; skip it as soon as one cannot succeed any more."""
+    for parent in parents:
+        if parent.state.is_terminal and parent.state is not JobState.SUCCEEDED:
+            return Unblock("skip", f"{parent.name} came first and ended {parent.state}")
+    waiting = [f"{parent.name} ({parent.state})" for parent in parents if parent.state is not JobState.SUCCEEDED]
+    done = len(parents) - len(waiting)
+    if waiting:
+        return Unblock(
+            "wait", f"{done} of {len(parents)} jobs before it have succeeded; waits for {', '.join(waiting)}"
+        )
+    return Unblock("queue", f"all {done} jobs before it have succeeded" if done else "nothing comes before it")
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Whether an attempt that ended is followed by another."""
+
+    again: bool
+    reason: str
+
+
+def retry(reason: StopReason, num_earlier: int, budgets: Mapping[StopReason, int] | None = None) -> Retry:
+    """Compare what a class of failure has used with its budget.
+
+    Args:
+        reason: How this attempt ended.
+        num_earlier: Attempts of the job before this one that ended so too.
+        budgets: None for ``RETRY_BUDGETS``.
+    """
+    budget = (RETRY_BUDGETS if budgets is None else budgets)[reason]
+    used = num_earlier + 1
+    if used <= budget:
+        return Retry(True, f"retry: {used} <= {budget} for {reason}")
+    return Retry(False, f"no retry: {used} > {budget} for {reason}")
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All that is known of a live attempt."""
+
+    attempt_id: str
+    token: str
+    outcome: Outcome | None
+    """``outcome.json`` of the attempt's directory, whoever wrote it."""
+    heartbeat_age_s: float | None
+    """Seconds since the progress was last seen to change; None: there was none yet."""
+    ray: Poll | None
+    """None: Ray does not answer."""
+    last_status: str | None
+    """The status that Ray gave before, if it spoke of an end, and ...."""
+    num_reads: int
+    """... how often in a row."""
+    first_error: RankError | None = None
+    """Earliest error that a rank left."""
+    stop_reason: StopReason | None = None
+    """Why we asked for its end, if we did."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Is the attempt over?"""
+
+    ended: bool
+    reason: StopReason | None
+    """How it ended; None while it has not."""
+    why: str
+    ray_status: str | None = None
+    """To remember for the next verdict."""
+    ray_reads: int = 0
+
+
+def judge(evidence: Evidence) -> Verdict:
+    """Weigh the evidence: the outcome, then the heartbeat, then Ray after three agreeing reads."""
+    if has_own_outcome(evidence):
+        assert evidence.outcome is not None
+        reason = _with_stop(evidence.outcome.reason, evidence.stop_reason)
+        return Verdict(True, reason, f"outcome.json says {evidence.outcome.reason}")
+    if evidence.ray is None:
+        return Verdict(
+            False, None, "Ray does not answer: nothing is concluded", evidence.last_status, evidence.num_reads
+        )
+    status = evidence.ray.status
+    if status in {"pending", "running"}:
+        return Verdict(False, None, f"Ray says {status}")
+    reads = evidence.num_reads + 1 if status == evidence.last_status else 1
+    lease = LEASE_S if evidence.stop_reason is None else STOPPING_LEASE_S
+    if evidence.heartbeat_age_s is not None and evidence.heartbeat_age_s < lease:
+        why = f"Ray says {status}, but the heartbeat is {evidence.heartbeat_age_s:.0f} s old, less than {lease:.0f} s"
+        return Verdict(False, None, why, status, reads)
+    if reads < NUM_AGREEING_READS:
+        return Verdict(False, None, f"Ray says {status}: read {reads} of {NUM_AGREEING_READS}", status, reads)
+    reason, what = _end_by_ray(evidence, status)
+    why = f"no outcome.json, {reads} reads agree: {what}"
+    return Verdict(True, _with_stop(reason, evidence.stop_reason), why, status, reads)
+
+
+def has_own_outcome(evidence: Evidence) -> bool:
+    """Whether the outcome was written by this attempt: an older one, with another token, counts for nothing."""
+    outcome = evidence.outcome
+    return outcome is not None and outcome.attempt_id == evidence.attempt_id and outcome.token == evidence.token
+
+
+def overdue(running_s: float, timeout_s: float | None) -> str | None:
+    """Say that an attempt has run for too long; None if it has not."""
+    if timeout_s is None or running_s <= timeout_s:
+        return None
+    return f"ran {running_s:.0f} s, timeout_s is {timeout_s:g}"
+
+
+def should_send_stop(now: float, sent_at: float | None) -> bool:
+    """Ask Ray to stop an attempt at once, then every 15 s until it is over."""
+    return sent_at is None or now - sent_at >= STOP_AGAIN_S
+
+
+def _end_by_ray(evidence: Evidence, status: str) -> tuple[StopReason, str]:
+    if evidence.first_error is not None:
+        return evidence.first_error.reason, f"Ray says {status}, rank {evidence.first_error.rank} left its error"
+    if status == "succeeded":
+        what = "Ray says succeeded, but the driver left no outcome; check that server and cluster share the storage"
+        return StopReason.STORAGE, what
+    if status == "unknown":
+        return StopReason.WORKER_LOST, "Ray does not know the attempt (its head was restarted)"
+    if status == "stopped":
+        return StopReason.WORKER_LOST, "Ray says stopped, though we did not ask"
+    if evidence.heartbeat_age_s is None:
+        return StopReason.LAUNCH_FAILED, "Ray says failed, before the first rank gave a sign of life"
+    return StopReason.WORKER_LOST, "Ray says failed"
+
+
+def _with_stop(reason: StopReason, stop_reason: StopReason | None) -> StopReason:
+    """What follows from our own stop is not the job's failure; a success that came first stays one."""
+    return reason if stop_reason is None or reason is StopReason.SUCCEEDED else stop_reason
