@@ -17,11 +17,12 @@ from transformers import PreTrainedTokenizerBase
 
 from configs import JobSpec
 from configs.tasks import Classification, ClassificationData, DataSource
-from jobs.data.batches import Batch, EvalBatches, ShuffledBatches, TaskData
+from jobs.data.batches import Batch, EvalBatches, ShuffledBatches, StepBatches, TaskData
 from jobs.data.cache import content_key, entry, open_array, read_meta, shared_entry, token_dtype, tokenizer_digest
 from jobs.data.order import Indices, Layout
 from jobs.data.packing import ROWS_PER_CALL, plain_encoder
 from jobs.data.sources import Rows, find_rows
+from jobs.data.stream import StreamedBatches
 from jobs.errors import DataError
 from jobs.ranks import Ranks
 
@@ -38,26 +39,29 @@ class RowReader:
         self.encoder: Tokenizer = plain_encoder(tokenizer)
         self.encoder.enable_truncation(data.sequence_length)
 
-    def encode(self, batch: dict[str, list[Any]], first_row: int) -> list[tuple[list[int], list[int]]]:
-        """Return token ids and token types of each row.
+    def check(self, rows: list[dict[str, Any]], first_row: int) -> list[tuple[Any, str]]:
+        """Return (text or pair, label) of each row; ``first_row`` counts from 1.
 
         Raises:
-            DataError: A text is missing or no text.
+            DataError: A text or a label is missing, or a text is no text.
         """
-        for column in self._texts:
-            for number, text in enumerate(batch[column], first_row):
+        checked = []
+        for number, row in enumerate(rows, first_row):
+            texts = tuple(row[column] for column in self._texts)
+            for column, text in zip(self._texts, texts, strict=True):
                 if not isinstance(text, str):
-                    raise DataError(f"{self._rows.name}: row {number}, column {column!r} holds {text!r}, not text")
-        texts = zip(*(batch[column] for column in self._texts), strict=True)
-        inputs = [pair if len(pair) == 2 else pair[0] for pair in texts]
+                    raise DataError(
+                        f"{self._rows.name}: row {number}, column {column!r} holds {text!r}, not text; correct the row "
+                        f"or choose another column"
+                    )
+            checked.append((texts if len(texts) == 2 else texts[0], self._label_of(row[self._label], number)))
+        return checked
+
+    def encode(self, inputs: list[Any]) -> list[tuple[list[int], list[int]]]:
+        """Return token ids and token types of each text or pair."""
         return [(encoding.ids, encoding.type_ids) for encoding in self.encoder.encode_batch_fast(inputs)]
 
-    def label(self, value: Any, row: int) -> str:
-        """Return the name of a label value; whole numbers are written without a point.
-
-        Raises:
-            DataError: The label is missing.
-        """
+    def _label_of(self, value: Any, row: int) -> str:
         if value is None or value == "" or value != value:
             raise DataError(
                 f"{self._rows.name}: row {row} has no label in column {self._label!r}; remove the row or fill it in"
@@ -88,6 +92,34 @@ class LabelledSequences:
         spans = [slice(self._bounds[index], self._bounds[index + 1]) for index in indices_B]
         rows = [(self._tokens[span], self._types[span]) for span in spans]
         return self._padding.batch(rows, self._labels_N[indices_B])
+
+
+class LabellingStage:
+    """Tokenises labelled rows of a stream where they are used."""
+
+    def __init__(self, reader: RowReader, labels: tuple[str, ...], padding: "Padding", where: str) -> None:
+        self._reader = reader
+        self._labels = labels
+        self._padding = padding
+        self._where = where
+        self.columns = reader.columns
+
+    def start(self, state: dict[str, Any]) -> None:
+        """Nothing is carried from window to window."""
+
+    def state(self) -> dict[str, Any]:
+        """Return nothing: see :meth:`start`."""
+        return {}
+
+    def items(self, rows: list[dict[str, Any]], first_row: int) -> list[tuple[Any, int]]:
+        """Return (text or pair, class number) of each row."""
+        inputs, labels = zip(*self._reader.check(rows, first_row), strict=True)
+        return list(zip(inputs, class_numbers(list(labels), self._labels, self._where).tolist(), strict=True))
+
+    def collate(self, items: list[tuple[int, int, Any]]) -> Batch:
+        """Tokenise rows and pad them to the longest."""
+        encoded = self._reader.encode([text for _, _, (text, _) in items])
+        return self._padding.batch(encoded, np.asarray([label for _, _, (_, label) in items], dtype=np.int64))
 
 
 class Padding:
@@ -158,27 +190,40 @@ def classification_data(spec: JobSpec, tokenizer: PreTrainedTokenizerBase, cache
 
     def prepare(source: DataSource, where: str) -> Path:
         def find() -> Path:
-            rows = find_rows(source, where)
+            rows = find_rows(source, where, streaming=data.streaming)
             columns = (data.text_column, data.pair_column, data.label_column)
             key = content_key("rows", rows.fingerprint(), tokenizer_digest(tokenizer), data.sequence_length, *columns)
             return entry(cache_dir, key, lambda folder: write_rows(folder, RowReader(rows, data, tokenizer), rows))
 
         return shared_entry(ranks, find)
 
-    train_folder, eval_folder = prepare(data.train, "task.data.train"), prepare(data.eval, "task.data.eval")
-    labels = task.labels or sort_labels(read_meta(train_folder)["values"])
-    require_two(labels)
-    padding = Padding(tokenizer, ranks.device)
-    train = LabelledSequences(train_folder, labels, padding, "task.data.train")
-    held_out = LabelledSequences(eval_folder, labels, padding, "task.data.eval")
     layout = Layout(spec.train.batch_size, spec.accumulation_steps, ranks.rank, ranks.world_size)
-    return TaskData(
-        train=ShuffledBatches(train, layout, spec.train.seed),
-        eval=EvalBatches(held_out, spec.micro_batch_size, ranks.rank, ranks.world_size),
-        num_train_sequences=len(train),
-        labels=labels,
-        digest=content_key(train_folder.name, eval_folder.name, *labels),
-    )
+    padding = Padding(tokenizer, ranks.device)
+    train: StepBatches
+    if data.streaming:
+        labels = task.labels
+        if not labels:
+            raise DataError(
+                "task.data.streaming reads no split to its end, so give the names of the classes: task.labels"
+            )
+        rows = find_rows(data.train, "task.data.train", streaming=True)
+        stage = LabellingStage(RowReader(rows, data, tokenizer), labels, padding, "task.data.train")
+        train = StreamedBatches(rows, stage, layout, spec.train.seed)
+        num_train, parts = (
+            None,
+            [rows.listing(), tokenizer_digest(tokenizer), str(data.sequence_length), *stage.columns],
+        )
+    else:
+        folder = prepare(data.train, "task.data.train")
+        labels = task.labels or sort_labels(read_meta(folder)["values"])
+        stored = LabelledSequences(folder, labels, padding, "task.data.train")
+        train = ShuffledBatches(stored, layout, spec.train.seed)
+        num_train, parts = len(stored), [folder.name]
+    require_two(labels)
+    eval_folder = prepare(data.eval, "task.data.eval")
+    held_out = LabelledSequences(eval_folder, labels, padding, "task.data.eval")
+    evaluation = EvalBatches(held_out, spec.micro_batch_size, ranks.rank, ranks.world_size)
+    return TaskData(train, evaluation, num_train, labels, content_key(*parts, eval_folder.name, *labels))
 
 
 def require_two(labels: tuple[str, ...]) -> None:
@@ -197,9 +242,9 @@ def write_rows(folder: Path, reader: RowReader, rows: Rows) -> dict[str, Any]:
     labels: list[str] = []
     with (folder / "tokens.bin").open("wb") as tokens, (folder / "types.bin").open("wb") as types:
         for batch in rows.read_batches(reader.columns, ROWS_PER_CALL):
-            first_row = len(labels) + 1
-            labels += [reader.label(value, row) for row, value in enumerate(batch[reader.columns[-1]], first_row)]
-            encoded = reader.encode(batch, first_row)
+            inputs, batch_labels = zip(*reader.check(batch, len(labels) + 1), strict=True)
+            labels += batch_labels
+            encoded = reader.encode(list(inputs))
             lengths += [len(ids) for ids, _ in encoded]
             np.fromiter(chain.from_iterable(ids for ids, _ in encoded), dtype).tofile(tokens)
             np.fromiter(chain.from_iterable(kinds for _, kinds in encoded), np.uint8).tofile(types)

@@ -4,18 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from configs import JobSpec
 from configs.tasks import DataSource, MaskedLM
-from jobs.data.batches import EVAL_EPOCH, Batch, EvalBatches, ShuffledBatches, TaskData
+from jobs.data.batches import EVAL_EPOCH, Batch, EvalBatches, ShuffledBatches, StepBatches, TaskData
 from jobs.data.cache import content_key, entry, shared_entry, tokenizer_digest
 from jobs.data.masking import mask_tokens, sequence_keys
 from jobs.data.order import Indices, Layout
-from jobs.data.packing import Frame, open_packed, plain_encoder, write_packed
-from jobs.data.sources import find_rows
+from jobs.data.packing import Frame, Packer, encode, open_packed, plain_encoder, write_packed
+from jobs.data.sources import Rows, find_rows
+from jobs.data.stream import StreamedBatches
 from jobs.errors import DataError
 from jobs.ranks import Ranks
 
@@ -65,9 +65,8 @@ class Masking:
 class PackedSequences:
     """A packed split on disk."""
 
-    def __init__(self, folder: Path, length: int, masking: Masking, limit: int | None = None) -> None:
-        tokens_NL, self._last_length = open_packed(folder, length)
-        self._tokens_NL: npt.NDArray[Any] = tokens_NL[:limit]
+    def __init__(self, folder: Path, length: int, masking: Masking) -> None:
+        self._tokens_NL, self._last_length = open_packed(folder, length)
         self._masking = masking
 
     def __len__(self) -> int:
@@ -80,6 +79,40 @@ class PackedSequences:
         if len(self) == 1:  # only a split of one sequence can hold padding
             attended_BL[:, self._last_length :] = 0
         return self._masking.batch(input_ids_BL, attended_BL, indices_B, epochs_B)
+
+
+class PackingStage:
+    """Packs a stream on the fly."""
+
+    def __init__(
+        self, rows: Rows, column: str, tokenizer: PreTrainedTokenizerBase, frame: Frame, masking: Masking
+    ) -> None:
+        self._rows = rows
+        self._encoder = plain_encoder(tokenizer)
+        self._frame = frame
+        self._masking = masking
+        self._packer = Packer(frame)
+        self.columns = (column,)
+
+    def start(self, state: dict[str, Any]) -> None:
+        """Begin an epoch, or take up the tokens that were left over."""
+        self._packer = Packer(self._frame, state.get("rest", ()), begun=state.get("begun", False))
+
+    def state(self) -> dict[str, Any]:
+        """Return the tokens that no sequence has taken yet."""
+        return {"rest": list(self._packer.rest), "begun": self._packer.begun}
+
+    def items(self, rows: list[dict[str, Any]], first_row: int) -> list[Indices]:  # noqa: ARG002 - no row is refused
+        """Return the sequences that these rows fill."""
+        column = self.columns[0]
+        texts = [row[column] for row in rows]
+        return list(self._packer.add(encode(self._encoder, texts, self._rows, column)))
+
+    def collate(self, items: list[tuple[int, int, Any]]) -> Batch:
+        """Return sequences as a batch, masked."""
+        input_ids_BL = np.stack([item for _, _, item in items])
+        epochs_B, indices_B = np.array([(epoch, number) for epoch, number, _ in items], dtype=np.int64).T
+        return self._masking.batch(input_ids_BL, np.ones_like(input_ids_BL), indices_B, epochs_B)
 
 
 def masked_lm_data(spec: JobSpec, tokenizer: PreTrainedTokenizerBase, cache_dir: Path, ranks: Ranks) -> TaskData:
@@ -97,30 +130,33 @@ def masked_lm_data(spec: JobSpec, tokenizer: PreTrainedTokenizerBase, cache_dir:
 
     def pack(source: DataSource, where: str, limit: int | None) -> Path:
         def find() -> Path:
-            rows = find_rows(source, where)
-            key = content_key(
-                "packed", rows.fingerprint(), tokenizer_digest(tokenizer), frame.length, data.text_column, limit
-            )
+            rows = find_rows(source, where, streaming=data.streaming)
+            settings = (tokenizer_digest(tokenizer), frame.length, data.text_column, limit)
+            key = content_key("packed", rows.fingerprint(), *settings)
+            encoder = plain_encoder(tokenizer)
             return entry(
-                cache_dir,
-                key,
-                lambda folder: write_packed(folder, rows, data.text_column, plain_encoder(tokenizer), frame, limit),
+                cache_dir, key, lambda folder: write_packed(folder, rows, data.text_column, encoder, frame, limit)
             )
 
         return shared_entry(ranks, find)
 
     layout = Layout(spec.train.batch_size, spec.accumulation_steps, ranks.rank, ranks.world_size)
-    folders = [pack(data.train, "task.data.train", None)]
-    train = PackedSequences(folders[0], frame.length, masking)
+    train: StepBatches
+    if data.streaming:
+        rows = find_rows(data.train, "task.data.train", streaming=True)
+        train = StreamedBatches(
+            rows, PackingStage(rows, data.text_column, tokenizer, frame, masking), layout, spec.train.seed
+        )
+        num_train, parts = None, [rows.listing(), tokenizer_digest(tokenizer), str(frame.length), data.text_column]
+    else:
+        folder = pack(data.train, "task.data.train", None)
+        packed = PackedSequences(folder, frame.length, masking)
+        train = ShuffledBatches(packed, layout, spec.train.seed)
+        num_train, parts = len(packed), [folder.name]
     evaluation = None
     if data.eval is not None:
-        folders.append(pack(data.eval, "task.data.eval", data.max_eval_sequences))
-        held_out = PackedSequences(folders[1], frame.length, masking)
+        folder = pack(data.eval, "task.data.eval", data.max_eval_sequences)
+        held_out = PackedSequences(folder, frame.length, masking)
         evaluation = EvalBatches(held_out, spec.micro_batch_size, ranks.rank, ranks.world_size)
-    return TaskData(
-        train=ShuffledBatches(train, layout, spec.train.seed),
-        eval=evaluation,
-        num_train_sequences=len(train),
-        labels=(),
-        digest=content_key(*(folder.name for folder in folders)),
-    )
+        parts.append(folder.name)
+    return TaskData(train, evaluation, num_train, (), content_key(*parts))

@@ -131,7 +131,7 @@ def write_packed(
     packer, count = Packer(frame), 0
     with (folder / "tokens.bin").open("wb") as file:
         for batch in rows.read_batches((column,), ROWS_PER_CALL):
-            full_NL = packer.add(encode(encoder, batch[column], rows, column))
+            full_NL = packer.add(encode(encoder, [row[column] for row in batch], rows, column))
             full_NL = full_NL[: None if limit is None else limit - count]
             full_NL.astype(dtype).tofile(file)
             count += len(full_NL)

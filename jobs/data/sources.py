@@ -73,6 +73,12 @@ class Rows:
         digest.update(b"header" if self.source.header else b"no header")
         return digest.hexdigest()
 
+    def listing(self) -> str:
+        """Return a digest of names and sizes (hub: of the revision), for a stream that is too long to be hashed."""
+        if self.source.hub:
+            return self.fingerprint()
+        return hashlib.sha256(repr([(path.name, path.stat().st_size) for path in self.files]).encode()).hexdigest()
+
     def open(self) -> Any:
         """Open as a ``datasets.IterableDataset`` (files, streams) or ``datasets.Dataset`` (hub).
 
@@ -92,8 +98,8 @@ class Rows:
             builder = builder.replace("tsv", "csv")
             return datasets.load_dataset(builder, data_files=paths, split="train", streaming=True, **options)
 
-    def read(self, columns: tuple[str, ...], opened: Any = None) -> Iterator[dict[str, Any]]:
-        """Yield the rows with these columns, from the start (or from where ``opened`` stands).
+    def read(self, columns: tuple[str, ...], opened: Any = None, *, resumed: bool = False) -> Iterator[dict[str, Any]]:
+        """Yield the rows with these columns, from the start; ``resumed``: from where ``opened`` stands.
 
         Raises:
             DataError: No rows, a column that does not exist, or content that cannot be read.
@@ -101,19 +107,19 @@ class Rows:
         with _reading(self.name):
             rows = iter(self.open() if opened is None else opened)
             first = next(rows, None)
+            if first is None and resumed:
+                return
             if first is None:
-                if opened is not None:
-                    return
                 raise DataError(f"{self.name}: holds no rows; give a split with at least one")
             self._require(columns, first)
             for row in chain([first], rows):
                 yield {column: row.get(column) for column in columns}
 
-    def read_batches(self, columns: tuple[str, ...], size: int) -> Iterator[dict[str, list[Any]]]:
-        """Yield the rows in column lists of ``size`` rows (the last one shorter)."""
+    def read_batches(self, columns: tuple[str, ...], size: int) -> Iterator[list[dict[str, Any]]]:
+        """Yield the rows in lists of ``size`` (the last one shorter)."""
         rows = self.read(columns)
         while batch := list(islice(rows, size)):
-            yield {column: [row[column] for row in batch] for column in columns}
+            yield batch
 
     def class_names(self, column: str) -> tuple[str, ...]:
         """Return the names behind a hub column of class numbers; empty for all other columns."""
