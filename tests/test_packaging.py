@@ -1,0 +1,57 @@
+"""The distribution: every package and data file is in it, the light install is light, pins are exact."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import configs
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+ROOMS = ("configs", "jobs", "cluster", "service")
+
+
+def test_every_package_is_listed() -> None:
+    found = {path.parent.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob("__init__.py")}
+    assert {name.replace("/", ".") for name in found} == set(PROJECT["tool"]["setuptools"]["packages"])
+
+
+def test_every_directory_with_code_is_a_package() -> None:
+    folders = {path.parent for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+def test_every_data_file_is_shipped() -> None:
+    patterns = PROJECT["tool"]["setuptools"]["package-data"]
+    shipped = {path for room, globs in patterns.items() for glob in globs for path in (ROOT / room).glob(glob)}
+    data = {
+        path
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*")
+        if path.is_file() and path.suffix not in {".py", ".pyc"} and "__pycache__" not in path.parts
+    }
+    assert data - shipped == set()
+
+
+def test_pins_are_exact() -> None:
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    for requirement in [*PROJECT["project"]["dependencies"], *(r for extra in extras for r in extra)]:
+        assert re.fullmatch(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?==[0-9][0-9a-z.]*", requirement), requirement
+
+
+def test_the_light_install_has_neither_torch_nor_ray() -> None:
+    names = {re.split(r"[\[=]", line)[0].lower() for line in PROJECT["project"]["dependencies"]}
+    assert not names & {"torch", "ray", "deepspeed", "transformers", "datasets", "accelerate", "mlflow", "torchaudio"}
+
+
+def test_one_version_everywhere() -> None:
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "configs.version.__version__"}
+    assert f"## [{configs.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_the_licence_is_apache_2() -> None:
+    assert PROJECT["project"]["license"] == "Apache-2.0"
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License" in text
+    assert "Version 2.0, January 2004" in text
+    assert "END OF TERMS AND CONDITIONS" in text
