@@ -105,7 +105,8 @@ def refresh_copies(engine_optimizer: Any, shards: list[Shard]) -> None:
         if copy_L is not None and shard.numel:
             copy_L.copy_(shard.master_L())
     persistent = getattr(engine_optimizer, "persistent_parameters", [])
-    if persistent:  # small weights that ZeRO-3 keeps whole on every rank
+    if persistent:  # small weights that ZeRO-3 keeps whole on every rank: drop the whole ones, then gather them anew
+        persistent[0].partition(persistent)
         persistent[0].all_gather(persistent)
 
 
