@@ -159,7 +159,7 @@ def _num_cpus(options: UpOptions) -> int:
 
 def _start(home: Path, state: UpState, missing: list[PartName], say: Say) -> UpState:
     begun = time.monotonic()
-    started: dict[str, Part] = {}
+    started: dict[PartName, Part] = {}
     try:
         for name in missing:
             started[name] = parts.launch(home, state, name)
