@@ -55,11 +55,12 @@ def refuse_impossible(name: str, need: Resources, capacity: Capacity) -> str | N
     """Say why the gang could never fit, even on the empty cluster; None if it could."""
     if place(need, _empty(capacity)) is not None:
         return None
-    biggest = max(((n.cpus, n.gpus) for n in capacity.nodes), key=lambda n: (n[1], n[0]), default=(0.0, 0.0))
+    biggest = max(((node.gpus, node.cpus) for node in capacity.nodes), default=(0.0, 0.0))
+    total = f"{_number(capacity.cpus)} CPUs and {_number(capacity.gpus)} GPUs on {len(capacity.nodes)} nodes"
     return (
-        f"job {name!r} needs {_needs(need)}, each rank on one node; the cluster has {_number(capacity.cpus)} CPUs and "
-        f"{_number(capacity.gpus)} GPUs on {len(capacity.nodes)} nodes, the biggest with {_number(biggest[0])} CPUs and "
-        f"{_number(biggest[1])} GPUs; lower resources.num_ranks, cpus_per_rank or gpus_per_rank, or add nodes"
+        f"job {name!r} needs {_needs(need)}, each rank whole on one node; the cluster has {total}, "
+        f"the biggest node {_number(biggest[1])} CPUs and {_number(biggest[0])} GPUs; "
+        "lower resources.num_ranks, cpus_per_rank or gpus_per_rank, or add nodes"
     )
 
 

@@ -4,7 +4,7 @@ Whether a gang may start is in ``service.gangs``. No clock, no database, no netw
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cluster.executor import Poll
@@ -110,6 +110,8 @@ class Verdict:
     ray_status: str | None = None
     """To remember for the next verdict."""
     ray_reads: int = 0
+    outcome: Outcome | None = None
+    """The attempt's own outcome, if that is what ended it."""
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -117,7 +119,7 @@ def judge(evidence: Evidence) -> Verdict:
     if has_own_outcome(evidence):
         assert evidence.outcome is not None
         reason = _with_stop(evidence.outcome.reason, evidence.stop_reason)
-        return Verdict(True, reason, f"outcome.json says {evidence.outcome.reason}")
+        return Verdict(True, reason, f"outcome.json says {evidence.outcome.reason}", outcome=evidence.outcome)
     if evidence.ray is None:
         return Verdict(
             False, None, "Ray does not answer: nothing is concluded", evidence.last_status, evidence.num_reads
@@ -141,6 +143,11 @@ def has_own_outcome(evidence: Evidence) -> bool:
     """Whether the outcome was written by this attempt: an older one, with another token, counts for nothing."""
     outcome = evidence.outcome
     return outcome is not None and outcome.attempt_id == evidence.attempt_id and outcome.token == evidence.token
+
+
+def replace_ray(evidence: Evidence, ray: Poll | None) -> Evidence:
+    """The same evidence with Ray's word."""
+    return replace(evidence, ray=ray)
 
 
 def overdue(running_s: float, timeout_s: float | None) -> str | None:
