@@ -1,0 +1,67 @@
+"""Puts the server's objects together: store, sources, scheduler, application. What Ray and MLflow are is given from
+outside, so that a test assembles the same server around a fake."""
+
+import logging
+import threading
+from types import TracebackType
+from typing import Self
+
+from fastapi import FastAPI
+
+from cluster.executor import Executor
+from service.app import Parts, create_app
+from service.database import Database
+from service.scheduler import Scheduler
+from service.settings import Settings
+from service.sources import Registry, Sources
+from service.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Assembly:
+    """A whole server but for its socket. Use as a context manager: inside, the scheduler runs in a thread.
+
+    Args:
+        settings: Where everything is.
+        executor: Ray.
+        registry: MLflow.
+
+    Raises:
+        StoreLocked: Another server owns the database.
+        StoreError: It cannot be opened.
+    """
+
+    def __init__(self, settings: Settings, executor: Executor, registry: Registry) -> None:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        settings.storage.mkdir(parents=True, exist_ok=True)
+        settings.cache.mkdir(parents=True, exist_ok=True)
+        self.store = Store(Database(settings.store))
+        self._stop = threading.Event()
+        sources = Sources(self.store, settings, registry)
+        self.scheduler = Scheduler(self.store, executor, sources, settings)
+        self._thread = threading.Thread(target=self.scheduler.run, args=(self._stop,), name="scheduler", daemon=True)
+        parts = Parts(
+            settings=settings,
+            store=self.store,
+            executor=executor,
+            sources=sources,
+            registry=registry,
+            wake=self.scheduler.wake,
+            ready=self._thread.is_alive,
+        )
+        self.app: FastAPI = create_app(parts)
+
+    def __enter__(self) -> Self:
+        num_live = len(self.store.active())
+        log.info("server: begins with %d live attempts to take up again", num_live)
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self.scheduler.wake()
+        self._thread.join(timeout=30.0)
+        self.store.close()

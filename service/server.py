@@ -1,0 +1,80 @@
+"""The server process: ``python -m service.server [--home DIR] [--port N] [--store URL] [--ray-address URL] ...``
+
+settings -> store -> Ray Jobs client -> scheduler thread -> uvicorn. Everything not given on the command line comes from
+``PRUNUS_*`` variables (``service.settings``). SIGTERM and SIGINT end the server; attempts on the cluster go on, and the
+next start takes them up again.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import uvicorn
+from cluster.ray_jobs import RayJobs
+
+from service.assembly import Assembly
+from service.errors import ServiceError
+from service.registry import MlflowRegistry
+from service.settings import Settings
+from service.sources import NoRegistry, Registry
+
+log = logging.getLogger("service.server")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the server until it is told to end.
+
+    Returns:
+        The process's exit code.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        settings = Settings.load(**_parse(arguments))
+        serve(settings)
+    except ServiceError as error:
+        log.error("%s", error)
+        return error.exit_code
+    return 0
+
+
+def serve(settings: Settings) -> None:
+    """Assemble the server around Ray and MLflow, and answer until SIGTERM or SIGINT.
+
+    Raises:
+        ServiceError: It cannot start.
+    """
+    executor = RayJobs(settings.ray_address, settings.ray_token, settings.python, settings.runtime_env)
+    registry: Registry = NoRegistry()
+    if settings.mlflow_uri is not None:
+        registry = MlflowRegistry(settings.mlflow_uri, settings.mlflow_experiment)
+    with Assembly(settings, executor, registry) as assembly:
+        log.info("answering on http://%s:%d, home %s", settings.host, settings.port, settings.home)
+        uvicorn.run(
+            assembly.app,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            # Followers of logs poll; a request that is still open after this is cut.
+            timeout_graceful_shutdown=5,
+        )
+
+
+def _parse(arguments: Sequence[str] | None) -> dict[str, Any]:
+    parser = argparse.ArgumentParser(prog="python -m service.server", description=__doc__)
+    for name in ("home", "host", "port", "store", "storage", "ray-address", "ray-token-file", "mlflow-uri"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--mlflow-experiment")
+    parser.add_argument("--token-file")
+    parser.add_argument("--python")
+    parser.add_argument("--embedded", action="store_true", default=None)
+    return vars(parser.parse_args(arguments))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
