@@ -1,0 +1,147 @@
+"""Entry point of an attempt on the cluster: ``python -m cluster.driver LAUNCH.json``, started by Ray Jobs.
+
+    read launch -> same version? -> fence -> Ray Train: a gang of ranks -> outcome.json (atomic, last)
+
+Ray Train owns the worker group, its placement and the process group; this file only says what it wants and writes down how it ended.
+"""
+
+import contextlib
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from cluster.worker import RESULT, run_rank
+from configs import Launch, Outcome, RankError, StopReason, __version__
+from configs.artifacts import JobDirectory, write_atomic
+from configs.spec import JobSpec
+
+log = logging.getLogger(__name__)
+_PROCESS_GROUP_TIMEOUT_S = 1800
+
+
+def main(path: str) -> int:
+    """Run one attempt; returns 0 if it succeeded, 1 otherwise. The outcome is written in any case."""
+    launch = Launch.model_validate_json(Path(path).read_text(encoding="utf-8"))
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname).1s {launch.attempt_id} driver: %(message)s")
+    directory = JobDirectory(launch.job_dir)
+    started_at = time.time()
+    if directory.outcome(launch.attempt).exists():
+        log.info("outcome exists: this attempt has run")
+        return 0
+    if not _fence(directory, launch):
+        return 1
+    facts: dict[str, Any] = {"reason": StopReason.LAUNCH_FAILED}
+    try:
+        _check_version(launch)
+        build_trainer(launch, path).fit()
+        facts = _success(directory, launch)
+    except _WrongVersion as error:
+        facts = {"reason": StopReason.USER_ERROR, "message": str(error)}
+    except (SystemExit, KeyboardInterrupt):
+        facts = {"reason": StopReason.CANCELLED, "message": "stopped on request"}
+    except Exception as error:  # the edge of the process: whatever it is, the outcome says it
+        log.exception("the attempt failed")
+        facts = _failure(directory, launch, error)
+    finally:
+        outcome = Outcome(
+            attempt_id=launch.attempt_id,
+            token=launch.token,
+            started_at=started_at,
+            finished_at=time.time(),
+            **facts,
+        )
+        write_atomic(directory.outcome(launch.attempt), outcome.model_dump_json(indent=1))
+        log.info("outcome: %s %s", outcome.reason, outcome.message)
+    return 0 if outcome.reason is StopReason.SUCCEEDED else 1
+
+
+class _WrongVersion(Exception):
+    """Server and cluster have different prunus."""
+
+
+def _check_version(launch: Launch) -> None:
+    if launch.prunus_version != __version__:
+        raise _WrongVersion(
+            f"the cluster has prunus {__version__}, the server {launch.prunus_version}; install the same on both, or start the "
+            "server with --ship-code"
+        )
+
+
+def _fence(directory: JobDirectory, launch: Launch) -> bool:
+    """Take the job's directory for this attempt, unless a newer one has it."""
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        newest = int(directory.fence.read_text(encoding="utf-8"))
+        if newest > int(launch.token):
+            log.error("token %s is superseded by %s: this attempt stops without writing", launch.token, newest)
+            return False
+    write_atomic(directory.fence, launch.token)
+    return True
+
+
+def build_trainer(launch: Launch, launch_path: str) -> TorchTrainer:
+    """Say to Ray Train what gang this attempt needs."""
+    spec = launch.spec
+    return TorchTrainer(
+        run_rank,
+        train_loop_config={"launch": launch_path},
+        scaling_config=scaling(spec),
+        torch_config=TorchConfig(
+            backend="nccl" if spec.resources.gpus_per_rank else "gloo", timeout_s=_PROCESS_GROUP_TIMEOUT_S
+        ),
+        run_config=RunConfig(
+            name=launch.attempt_id,
+            storage_path=str(JobDirectory(launch.job_dir).attempt(launch.attempt) / "ray"),
+            failure_config=FailureConfig(max_failures=0),  # the service retries, by class of failure
+        ),
+    )
+
+
+def scaling(spec: JobSpec) -> ScalingConfig:
+    """Gang of a spec: ranks, and what each one holds."""
+    need = spec.resources
+    per_worker: dict[str, float] = {"CPU": need.cpus_per_rank}
+    if need.gpus_per_rank:
+        per_worker["GPU"] = need.gpus_per_rank
+    return ScalingConfig(
+        num_workers=need.num_ranks,
+        use_gpu=need.gpus_per_rank > 0,
+        resources_per_worker=per_worker,
+        placement_strategy={"pack": "PACK", "spread": "SPREAD"}[need.placement],
+    )
+
+
+def _success(directory: JobDirectory, launch: Launch) -> dict[str, Any]:
+    text = (directory.attempt(launch.attempt) / RESULT).read_text(encoding="utf-8")
+    return {"reason": StopReason.SUCCEEDED, **json.loads(text)}
+
+
+def _failure(directory: JobDirectory, launch: Launch, error: Exception) -> dict[str, Any]:
+    """The first rank's own word if there is one, else what Ray Train says."""
+    records = []
+    for path in directory.attempt(launch.attempt).glob("error-rank-*.json"):
+        with contextlib.suppress(OSError, ValueError):
+            records.append(RankError.model_validate_json(path.read_text(encoding="utf-8")))
+    if records:
+        # A rank that lost its peer is never the cause when another rank knows one.
+        first = min(records, key=lambda record: (record.reason is StopReason.WORKER_LOST, record.time))
+        return {"reason": first.reason, "message": first.message, "failed_rank": first.rank}
+    kind = type(error).__name__
+    text = str(error).strip().split("\n")[0][:500]
+    if "Startup" in kind or "PlacementGroup" in kind:
+        return {"reason": StopReason.LAUNCH_FAILED, "message": f"the gang did not start ({kind}: {text})"}
+    return {
+        "reason": StopReason.WORKER_LOST,
+        "message": f"a rank died without a word ({kind}: {text}); often the node ran out of memory or was taken away",
+    }
+
+
+if __name__ == "__main__":
+    ray.init(log_to_driver=True)
+    sys.exit(main(sys.argv[1]))

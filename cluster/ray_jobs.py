@@ -1,0 +1,178 @@
+"""The real executor: Ray's Jobs API over HTTP, one submission per attempt. No Ray is imported, so the server needs no particular version of it.
+
+Sources: Ray 2.60 documentation of the Jobs REST API; its state API for nodes.
+"""
+
+import io
+import logging
+import zipfile
+from hashlib import sha256
+from importlib import resources
+from typing import Any, cast
+
+import httpx
+
+from cluster.errors import ClusterRefused, ClusterUnreachable
+from cluster.executor import Capacity, Node, Poll, RayStatus
+from configs import Launch
+from configs.artifacts import JobDirectory
+
+log = logging.getLogger(__name__)
+
+_STATUS: dict[str, RayStatus] = {
+    "PENDING": "pending",
+    "RUNNING": "running",
+    "SUCCEEDED": "succeeded",
+    "FAILED": "failed",
+    "STOPPED": "stopped",
+}
+_LOG_TAIL_BYTES = 65_536
+_SHIPPED = ("configs", "jobs", "cluster")
+
+
+class RayJobs:
+    """Executor on a Ray cluster.
+
+    Args:
+        address: Dashboard's URL, ``http://host:8265``.
+        token: Ray's authentication token; None where the cluster uses none.
+        python: Interpreter on the cluster that has prunus installed with the extra ``train``.
+        runtime_env: More of Ray's runtime environment, as it stands.
+        ship_code: Upload this server's ``configs``, ``jobs`` and ``cluster`` with each attempt; off where the cluster's image has prunus
+            of the same version (faster: a shipped package starts fresh worker processes).
+    """
+
+    def __init__(
+        self,
+        address: str,
+        token: str | None = None,
+        python: str = "python",
+        runtime_env: dict[str, Any] | None = None,
+        ship_code: bool = False,
+    ) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._http = httpx.Client(base_url=address, headers=headers, timeout=30.0, trust_env=False)
+        self._python, self._runtime_env, self._ship_code = python, runtime_env or {}, ship_code
+
+    def submit(self, launch: Launch) -> None:
+        """See ``Executor.submit``."""
+        path = JobDirectory(launch.job_dir).launch(launch.attempt)
+        environment = dict(self._runtime_env)
+        environment["env_vars"] = {**attempt_environment(launch), **environment.get("env_vars", {})}
+        if self._ship_code:
+            environment["py_modules"] = [*environment.get("py_modules", []), self._upload_code()]
+        body = {
+            "entrypoint": f"{self._python} -m cluster.driver {path}",
+            "submission_id": launch.attempt_id,
+            "runtime_env": environment,
+            "entrypoint_num_cpus": 0,
+            "metadata": {"prunus_job": launch.job_id, "prunus_name": launch.job_name},
+        }
+        answer = self._call("POST", "/api/jobs/", json=body)
+        if answer.status_code == 500 and "already exists" in answer.text:
+            log.info("%s: Ray knows this submission already; adopted", launch.attempt_id)
+            return
+        self._expect_ok(answer, f"submitting {launch.attempt_id}")
+
+    def poll(self, attempt_id: str) -> Poll:
+        """See ``Executor.poll``."""
+        answer = self._call("GET", f"/api/jobs/{attempt_id}")
+        if answer.status_code == 404:
+            return Poll("unknown")
+        self._expect_ok(answer, f"asking for {attempt_id}")
+        facts = answer.json()
+        return Poll(_STATUS.get(facts.get("status", ""), "unknown"), str(facts.get("message") or ""))
+
+    def stop(self, attempt_id: str) -> None:
+        """See ``Executor.stop``."""
+        answer = self._call("POST", f"/api/jobs/{attempt_id}/stop")
+        if answer.status_code != 404:
+            self._expect_ok(answer, f"stopping {attempt_id}")
+
+    def driver_log(self, attempt_id: str) -> str:
+        """See ``Executor.driver_log``; the last 64 KiB."""
+        answer = self._call("GET", f"/api/jobs/{attempt_id}/logs")
+        if answer.status_code != 200:
+            return ""
+        return str(answer.json().get("logs") or "")[-_LOG_TAIL_BYTES:]
+
+    def capacity(self) -> Capacity:
+        """See ``Executor.capacity``."""
+        answer = self._call("GET", "/api/v0/nodes", params={"limit": 10_000, "detail": 1})
+        self._expect_ok(answer, "listing nodes")
+        rows = answer.json()["data"]["result"]["result"]
+        return Capacity(
+            tuple(
+                Node(
+                    row["node_id"],
+                    float(row["resources_total"].get("CPU", 0.0)),
+                    float(row["resources_total"].get("GPU", 0.0)),
+                )
+                for row in rows
+                if row["state"] == "ALIVE"
+            )
+        )
+
+    def _upload_code(self) -> str:
+        """Put our packages into Ray's package store under their digest; returns the URI."""
+        content = code_archive()
+        name = f"_ray_pkg_{sha256(content).hexdigest()[:32]}.zip"
+        place = f"/api/packages/gcs/{name}"
+        if self._call("GET", place).status_code == 404:
+            self._expect_ok(self._call("PUT", place, content=content), "uploading prunus' code")
+        return f"gcs://{name}"
+
+    def _call(self, verb: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return self._http.request(verb, path, **options)
+        except httpx.HTTPError as error:
+            raise ClusterUnreachable(
+                f"Ray at {self._http.base_url} does not answer ({type(error).__name__}: {error}); is it running?"
+            ) from error
+
+    def _expect_ok(self, answer: httpx.Response, doing: str) -> None:
+        if answer.status_code in {401, 403}:
+            raise ClusterRefused(f"Ray refused the token when {doing}; check the token file of the server")
+        if answer.status_code >= 500:
+            raise ClusterUnreachable(f"Ray answered {answer.status_code} when {doing}: {_last_line(answer.text)}")
+        if answer.status_code >= 400:
+            raise ClusterRefused(f"Ray answered {answer.status_code} when {doing}: {_last_line(answer.text)}")
+
+
+def attempt_environment(launch: Launch) -> dict[str, str]:
+    """Environment of the driver and, through Ray, of every rank; it marks all processes of the attempt."""
+    resources_ = launch.spec.resources
+    environment = {
+        "PRUNUS_JOB": launch.job_id,
+        "PRUNUS_ATTEMPT": launch.attempt_id,
+        "OMP_NUM_THREADS": str(max(1, int(resources_.cpus_per_rank))),
+        "TOKENIZERS_PARALLELISM": "false",
+        "RAY_TRAIN_V2_ENABLED": "1",
+        # Seconds until all ranks must have started: importing the stack takes long on a busy node.
+        "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+    }
+    if resources_.gpus_per_rank == 0:
+        environment["DS_ACCELERATOR"] = "cpu"
+    return environment
+
+
+def code_archive() -> bytes:
+    """Zip ``configs``, ``jobs`` and ``cluster`` of this installation, with fixed times so that equal code has equal bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for package in _SHIPPED:
+            _add(archive, cast(Any, resources.files(package)), package)
+    return buffer.getvalue()
+
+
+def _add(archive: zipfile.ZipFile, folder: Any, name: str) -> None:
+    for item in sorted(folder.iterdir(), key=lambda entry: str(entry.name)):
+        if item.is_dir() and item.name != "__pycache__":
+            _add(archive, item, f"{name}/{item.name}")
+        elif item.is_file() and not item.name.endswith(".pyc"):
+            archive.writestr(zipfile.ZipInfo(f"{name}/{item.name}", (2026, 1, 1, 0, 0, 0)), item.read_bytes())
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.strip().split("\n") if line.strip()]
+    return lines[-1][:300] if lines else ""

@@ -1,0 +1,28 @@
+"""What each Ray Train worker runs: the one place where this room reaches ``jobs``.
+
+Imports of ``jobs`` (and so of torch and transformers) happen inside the function, in the worker's process; the driver stays light.
+"""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from configs import Launch
+from configs.artifacts import JobDirectory, write_atomic
+
+RESULT = "result.json"
+
+
+def run_rank(config: dict[str, Any]) -> None:
+    """Run this rank of the attempt; rank 0 leaves ``result.json`` for the driver.
+
+    Args:
+        config: ``{"launch": path of launch.json}``.
+    """
+    from jobs.run import run_rank as run  # noqa: PLC0415 - the seam: torch is loaded in workers only
+
+    launch = Launch.model_validate_json(Path(config["launch"]).read_text(encoding="utf-8"))
+    result = run(launch)
+    if result is not None:
+        write_atomic(JobDirectory(launch.job_dir).attempt(launch.attempt) / RESULT, json.dumps(asdict(result)))
