@@ -1,0 +1,281 @@
+"""The command line, ``prunus``: one function per command; each turns words into calls and answers into output.
+
+What all commands share (connection, output, exit codes) is in ``service.terminal``.
+"""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from configs import __version__
+from service import embedded, fetch, follow, recipe_files, render, terminal
+from service.embedded_parts import UpOptions
+from service.terminal import Commands
+from service.wire import JobState
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    epilog=terminal.EPILOG,
+    help="prunus trains sparse models on a cluster: submit a recipe, follow it, fetch the checkpoint.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Url = Annotated[
+    str | None, typer.Option("--url", envvar="PRUNUS_URL", help="Server; without one the embedded default is used.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Home = Annotated[Path | None, typer.Option("--home", help="Home of the embedded default (PRUNUS_HOME, ~/.prunus).")]
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(f"prunus {__version__}")
+        raise typer.Exit()
+
+
+@app.command()
+def up(
+    home: Home = None,
+    ray_address: Annotated[
+        str | None, typer.Option(envvar="PRUNUS_RAY_ADDRESS", help="Dashboard of a Ray cluster to use.")
+    ] = None,
+    mlflow_uri: Annotated[str | None, typer.Option(envvar="PRUNUS_MLFLOW_URI", help="MLflow server to use.")] = None,
+    store: Annotated[str | None, typer.Option(envvar="PRUNUS_STORE", help="Database, an SQLAlchemy URL.")] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs for jobs (PRUNUS_CPUS; default: all).")] = None,
+    as_json: Json = False,
+) -> None:
+    """Start Ray, MLflow and the server on this machine; what runs already is kept, what crashed is started again."""
+    given = UpOptions(ray_address=ray_address, mlflow_uri=mlflow_uri, store=store, num_cpus=cpus)
+    options = given if given != UpOptions() else None
+    state = embedded.up(home or embedded.default_home(), options, terminal.note)
+    addresses = {"server": state.server_url, "mlflow": state.mlflow_url, "ray": state.ray_url}
+    if as_json:
+        typer.echo(json.dumps(addresses))
+    else:
+        for name, url in addresses.items():
+            typer.echo(f"{name:<8}{url}")
+
+
+@app.command()
+def down(home: Home = None) -> None:
+    """End what `up` started, running jobs included; the queue, models and metrics stay on disk."""
+    if not embedded.down(home or embedded.default_home(), terminal.note):
+        terminal.note("nothing was running")
+
+
+@app.command()
+def status(home: Home = None, as_json: Json = False) -> None:
+    """Tell which parts of the embedded default run."""
+    parts = embedded.status(home or embedded.default_home())
+    if as_json:
+        typer.echo(json.dumps({name: {"health": health, "url": url} for name, (health, url) in parts.items()}))
+    elif not parts:
+        typer.echo("nothing was started; `prunus up` starts the embedded default")
+    else:
+        for name, (health, url) in parts.items():
+            typer.echo(f"{name:<8}{health:<15}{url}")
+
+
+@app.command()
+def submit(
+    file: Annotated[str, typer.Argument(help="Recipe: a YAML file, or a name that `prunus recipes` lists.")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="a.b=value; may be repeated.")] = None,
+    name: Annotated[str | None, typer.Option(help="Another name for the campaign (or the only job).")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the jobs; needs no server.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when all jobs have ended; 0 if all succeeded.")] = False,
+    follow_jobs: Annotated[bool, typer.Option("--follow", help="As --wait, with live progress.")] = False,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """Queue the jobs of a recipe."""
+    campaign = recipe_files.load_recipe(file, overrides or [], name)
+    if dry_run:
+        if as_json:
+            typer.echo(campaign.model_dump_json(by_alias=True, indent=2))
+        else:
+            terminal.stdout().print(render.plan_table(campaign))
+        return
+    with terminal.connect(url, repair=True) as client:
+        if client.info().embedded:
+            recipe_files.check_local_files(campaign, file)
+        view = client.submit(campaign)
+        if not (wait or follow_jobs):
+            terminal.print_submitted(view, as_json)
+            return
+        if not as_json:
+            terminal.print_submitted(view, as_json=False)
+        jobs = terminal.wait_for(client, [job.id for job in view.jobs], live=follow_jobs and not as_json)
+        if as_json:
+            terminal.print_json(view.model_copy(update={"jobs": tuple(jobs)}))
+        terminal.exit_by(jobs)
+
+
+@app.command("list")
+def list_jobs(
+    campaign: Annotated[str | None, typer.Option(help="Only jobs of this campaign (name or id).")] = None,
+    state: Annotated[list[JobState] | None, typer.Option(case_sensitive=False, help="Only these states.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """List jobs, newest first."""
+    with terminal.connect(url) as client:
+        jobs = client.jobs(campaign, state, limit)
+    if as_json:
+        terminal.print_json(jobs)
+    elif jobs:
+        terminal.stdout().print(render.jobs_table(jobs))
+    else:
+        terminal.note("no jobs")
+
+
+@app.command()
+def show(
+    job: Annotated[str, typer.Argument(help="Name, CAMPAIGN/NAME or id.")], as_json: Json = False, url: Url = None
+) -> None:
+    """Show one job: state, attempts, metrics, where its results are."""
+    with terminal.connect(url) as client:
+        detail = client.job(job)
+    if as_json:
+        terminal.print_json(detail)
+    else:
+        terminal.stdout().print(render.job_view(detail))
+
+
+@app.command()
+def why(job: Annotated[str, typer.Argument(help="Name, CAMPAIGN/NAME or id.")], url: Url = None) -> None:
+    """Tell in one sentence why a job waits, runs or ended; for a failed one, with the end of its log."""
+    with terminal.connect(url) as client:
+        detail = client.job(job)
+        typer.echo(f"{detail.name} is {detail.state.value}: {detail.why or 'no reason is recorded'}")
+        last = detail.attempts[-1] if detail.attempts else None
+        if detail.state is not JobState.FAILED or last is None:
+            return
+        if last.message and last.message not in detail.why:
+            typer.echo(last.message)
+        log = follow.end_of_log(client, detail.id, lines=10)
+        if log:
+            typer.echo(f"--- end of the log (`prunus logs {detail.name}` prints all of it)\n{log}")
+
+
+@app.command()
+def logs(
+    job: Annotated[str, typer.Argument(help="Name, CAMPAIGN/NAME or id.")],
+    keep_on: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until the attempt ends.")] = False,
+    rank: Annotated[int | None, typer.Option(min=0, help="Log of this rank; default: the driver's.")] = None,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Which launch; default: the newest.")] = None,
+    url: Url = None,
+) -> None:
+    """Print the log of a job."""
+
+    def write(data: bytes) -> None:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+    with terminal.connect(url) as client:
+        try:
+            follow.stream_log(client, job, write, terminal.note, rank=rank, attempt=attempt, keep_on=keep_on)
+        except KeyboardInterrupt:
+            terminal.fail(
+                f"stopped reading; the job goes on (`prunus cancel {job}` ends it)", terminal.EXIT_INTERRUPTED
+            )
+
+
+@app.command()
+def cancel(
+    refs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Jobs or campaigns: names or ids.")],
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """Ask for the end of jobs; a job that has ended stays as it is."""
+    with terminal.connect(url) as client:
+        ids = [job.id for ref in refs for job in follow.resolve(client, ref)]
+        views = [client.cancel(job_id) for job_id in dict.fromkeys(ids)]
+    if as_json:
+        terminal.print_json(views)
+    else:
+        for view in views:
+            typer.echo(f"{view.name}: {view.state.value}")
+
+
+@app.command("wait")
+def wait_for(
+    refs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Jobs or campaigns: names or ids.")],
+    timeout_s: Annotated[float | None, typer.Option("--timeout", help="Give up after so many seconds.")] = None,
+    follow_jobs: Annotated[bool, typer.Option("--follow", help="With live progress.")] = False,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """Return when the jobs have ended: 0 only if all succeeded."""
+    with terminal.connect(url) as client:
+        ids = list(dict.fromkeys(job.id for ref in refs for job in follow.resolve(client, ref)))
+        jobs = terminal.wait_for(client, ids, live=follow_jobs and not as_json, timeout_s=timeout_s)
+    if as_json:
+        terminal.print_json(jobs)
+    terminal.exit_by(jobs)
+
+
+@app.command("fetch")
+def fetch_artifact(
+    source: Annotated[str, typer.Argument(help="job:NAME, job:ID or models:/NAME@ALIAS.")],
+    dest: Annotated[Path, typer.Argument(help="Directory: new, empty, or of an interrupted fetch of the same.")],
+    masks_only: Annotated[bool, typer.Option("--masks-only", help="Only the masks.")] = False,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """Download a model and its masks, verified; a repeat continues where a cut one stopped."""
+    with terminal.connect(url) as client, render.byte_progress(Console(stderr=True)) as progress:
+        fetched = fetch.fetch(client, source, dest, masks_only=masks_only, progress=progress)
+    if as_json:
+        terminal.print_json(fetched)
+    else:
+        typer.echo(fetched.summary)
+
+
+@app.command("inspect")
+def inspect_path(
+    path: Annotated[Path, typer.Argument(help="Fetched directory, .safetensors file, or masks.")], as_json: Json = False
+) -> None:
+    """Count the zeros of a checkpoint or mask, per layer and in total."""
+    report = _load("service.inspect").inspect(path)
+    if as_json:
+        terminal.print_json(report)
+    else:
+        terminal.stdout().print(render.report_view(report))
+
+
+@app.command()
+def recipes(name: Annotated[str | None, typer.Argument(help="Print this one.")] = None, as_json: Json = False) -> None:
+    """List the shipped recipes, or print one."""
+    if name is not None:
+        typer.echo(recipe_files.find_recipe(name).read_text(encoding="utf-8"), nl=False)
+        return
+    found = recipe_files.shipped_recipes()
+    if as_json:
+        typer.echo(json.dumps([{"name": r.name, "description": r.description, "path": str(r.path)} for r in found]))
+    else:
+        terminal.stdout().print(render.recipes_table(found))
+
+
+def main() -> None:
+    """Entry point of the command."""
+    app(prog_name="prunus")
+
+
+def _load(module: str) -> Any:
+    """Import a room that brings NumPy when its command is called: 0.1 s that ``--help`` need not pay."""
+    return importlib.import_module(module)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,128 @@
+"""From what a user names to a campaign: shipped recipes, files, and what can be checked here before submit."""
+
+import difflib
+import glob
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import configs
+from configs import Campaign, ConfigError, JobSpec, RecipeErrors, load_text
+from configs.sources import source_kind
+from configs.tasks import DataSource
+from configs.yaml_text import parse
+
+SHIPPED = Path(configs.__file__).parent / "recipes"
+"""Where the recipes of the package lie."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A shipped recipe."""
+
+    name: str
+    """Path below ``configs/recipes`` without ``.yaml``, for example ``prune_ofa/demo``."""
+    path: Path
+    description: str
+    """Its first comment line."""
+
+
+def shipped_recipes() -> list[Recipe]:
+    """List what ``prunus submit NAME`` knows, by name."""
+    found = sorted(SHIPPED.rglob("*.yaml"))
+    return [Recipe(p.relative_to(SHIPPED).with_suffix("").as_posix(), p, _first_comment(p)) for p in found]
+
+
+def find_recipe(name: str) -> Path:
+    """Return the file that a user means: a path that exists, or the name of a shipped recipe.
+
+    Raises:
+        ConfigError: Neither.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    by_name = {recipe.name: recipe.path for recipe in shipped_recipes()}
+    wanted = name.removesuffix(".yaml")
+    if wanted in by_name:
+        return by_name[wanted]
+    close = difflib.get_close_matches(wanted, by_name, n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    what = "is a directory" if path.is_dir() else "there is no such file, and no shipped recipe of that name"
+    raise ConfigError(what, file=name, remedy=f"{hint}`prunus recipes` lists the shipped ones")
+
+
+def load_recipe(file: str, overrides: Sequence[str] = (), name: str | None = None) -> Campaign:
+    """Read what a user named; relative data files are taken from the working directory.
+
+    Args:
+        file: A path, or the name of a shipped recipe.
+        overrides: ``a.b=value``.
+        name: Another name for the campaign, or for the only job of a file without ``jobs``.
+
+    Raises:
+        ConfigError: Any mistake in the file, the overrides or the name.
+    """
+    path = find_recipe(file)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot be read: {error.strerror}", file=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("is not UTF-8 text", file=str(path)) from error
+    given = list(overrides)
+    if name is not None:
+        document, _ = parse(text, str(path))
+        key = "campaign" if isinstance(document, dict) and "jobs" in document else "name"
+        given.append(f"{key}={json.dumps(name)}")
+    return load_text(text, file=str(path), overrides=given, base=Path.cwd())
+
+
+def check_local_files(campaign: Campaign, file: str) -> None:
+    """Refuse data files and model directories that this machine does not have.
+
+    Only right where server and ranks run on this machine, or share its file system.
+
+    Raises:
+        ConfigError: Something is missing; RecipeErrors for several.
+    """
+    errors = [error for job in campaign.jobs for error in _missing(job, file)]
+    unique = list({str(error): error for error in errors}.values())
+    if unique:
+        raise unique[0] if len(unique) == 1 else RecipeErrors(unique)
+
+
+def _missing(job: JobSpec, file: str) -> Iterator[ConfigError]:
+    for split in ("train", "eval"):
+        source: DataSource | None = getattr(job.task.data, split, None)
+        for index, pattern in enumerate(source.files if source else ()):
+            found = "://" in pattern or Path(pattern).exists() or glob.glob(pattern, recursive=True)  # noqa: PTH207
+            if not found:
+                yield ConfigError(
+                    f"no file matches {pattern!r}",
+                    path=f"{job.name}: task.data.{split}.files[{index}]",
+                    file=file,
+                    remedy="mend the path; relative ones are taken from the directory where you run `prunus submit`",
+                )
+    for role, reference in job.sources.items():
+        directory = Path(reference).expanduser()
+        if source_kind(reference) != "directory" or (directory / "config.json").is_file():
+            continue
+        missing = f"has no config.json: {reference!r}" if directory.is_dir() else f"there is no directory {reference!r}"
+        yield ConfigError(
+            missing,
+            path=f"{job.name}: {role}",
+            file=file,
+            remedy="name a directory that transformers' save_pretrained or `prunus fetch` wrote",
+        )
+
+
+def _first_comment(path: Path) -> str:
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.startswith("#") and line.strip("# \n"):
+                return line.strip("# \n")
+            if line.strip() and not line.startswith("#"):
+                break
+    return ""

@@ -1,0 +1,119 @@
+"""The edge of the command line: connection, output, and the one place where an error becomes an exit code.
+
+stdout carries the answer only (with ``--json`` nothing but JSON); progress, notes and errors go to stderr.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import typer
+from pydantic import BaseModel
+from rich.console import Console
+from typer.core import TyperGroup
+
+from cluster.errors import ClusterError
+from configs import ConfigError
+from service import embedded, follow, render
+from service.client import Client
+from service.errors import Damaged, NotFound, Refused, ServerFault, ServiceError, Unreachable
+from service.settings import Settings
+from service.wire import CampaignView, JobState, JobView
+
+EXIT_NOT_SUCCEEDED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+EPILOG = (
+    f"Exit codes: 0 ok; {EXIT_NOT_SUCCEEDED} a job did not succeed (wait, submit --wait); {EXIT_USAGE} wrong usage or "
+    f"recipe; {Unreachable.exit_code} server unreachable; {NotFound.exit_code} not found; {Refused.exit_code} refused; "
+    f"{ServerFault.exit_code} fault of the server or of its start; {Damaged.exit_code} verification failed; "
+    f"{EXIT_INTERRUPTED} Ctrl-C.  Environment: PRUNUS_URL, PRUNUS_TOKEN, PRUNUS_HOME (default ~/.prunus), PRUNUS_CPUS."
+)
+
+
+class Commands(TyperGroup):
+    """Every error of ours ends here as one message and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ServiceError as error:
+            fail(str(error), error.exit_code)
+        except ConfigError as error:
+            fail(str(error), EXIT_USAGE)
+        except ClusterError as error:
+            fail(str(error), ServerFault.exit_code)
+        except KeyboardInterrupt:
+            fail("interrupted", EXIT_INTERRUPTED)
+        except BrokenPipeError:  # `prunus logs JOB | head`: the reader has enough.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(128 + signal.SIGPIPE) from None
+
+
+def connect(url: str | None, *, repair: bool = False) -> Client:
+    """Client of the server that is configured, else of the embedded default, which is started if it does not run.
+
+    Args:
+        repair: Look at all parts of a running embedded default, and start again what has crashed.
+    """
+    home = embedded.default_home()
+    settings = Settings.load(home=home)
+    address = url or settings.url
+    if address is None:
+        address = None if repair else embedded.running_url(home)
+        if address is None:
+            if embedded.running_url(home) is None:
+                note(f"no server is configured (PRUNUS_URL, --url): using the one in {home}, which `prunus down` ends")
+            address = embedded.up(home, None, note).server_url
+    return Client(address, settings.bearer_token)
+
+
+def wait_for(client: Client, ids: list[str], *, live: bool, timeout_s: float | None = None) -> list[JobView]:
+    try:
+        if live:
+            return follow.follow(client, ids, stdout(), note, timeout_s=timeout_s)
+        return follow.wait_quietly(client, ids, note, timeout_s=timeout_s)
+    except KeyboardInterrupt:
+        fail(f"stopped looking; the jobs go on. To end them: prunus cancel {' '.join(ids)}", EXIT_INTERRUPTED)
+
+
+def exit_by(jobs: Sequence[JobView]) -> None:
+    unsuccessful = [job for job in jobs if job.state is not JobState.SUCCEEDED]
+    for job in unsuccessful:
+        note(f"{job.name} is {job.state.value}: {job.why}  (prunus why {job.id})")
+    if unsuccessful:
+        raise typer.Exit(EXIT_NOT_SUCCEEDED)
+
+
+def print_submitted(view: CampaignView, as_json: bool) -> None:
+    if as_json:
+        print_json(view)
+        return
+    stdout().print(render.jobs_table(view.jobs))
+    note(f"queued; to follow: prunus wait --follow {view.id}")
+
+
+def print_json(value: BaseModel | Sequence[BaseModel]) -> None:
+    if isinstance(value, BaseModel):
+        typer.echo(value.model_dump_json(by_alias=True, indent=2))
+    else:
+        typer.echo(json.dumps([item.model_dump(mode="json", by_alias=True) for item in value], indent=2))
+
+
+def stdout() -> Console:
+    """Console for answers; wide when piped, so that rows stay whole."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
+
+
+def note(message: str) -> None:
+    typer.echo(message, err=True)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"error: {message}" if code != EXIT_INTERRUPTED else f"\n{message}", err=True)
+    raise typer.Exit(code)
