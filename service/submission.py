@@ -90,7 +90,7 @@ class Submitter:
                 errors.append(why)
             parents = tuple(dict.fromkeys([*(ids[name] for name in spec.after if name in ids), *references.values()]))
             state = JobState.BLOCKED if parents else JobState.QUEUED
-            why = f"waits for {len(parents)} jobs before it" if parents else "waits for its turn"
+            why = "waits for the jobs before it" if parents else "waits for its turn"
             jobs.append(NewJob(ids[spec.name], spec, parents, references, state, why))
         if errors:
             raise Refused("\n".join(errors))
