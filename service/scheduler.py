@@ -283,7 +283,7 @@ class Scheduler:
         except ClusterError as error:
             self._note_ray(answers=False, why=str(error))
             for job in queued.values():
-                self._store.set_why(job, "the Ray cluster does not answer; the job starts when it does")
+                self._guarded(job, partial(self._store.set_why, job, f"the cluster cannot be asked: {error}"))
             return
         self._note_ray(answers=True)
         held = [Held(_gang(job), attempt.placement) for job, attempt in self._store.active()]

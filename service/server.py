@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import uvicorn
-from cluster.ray_jobs import RayJobs
 
+from cluster.ray_jobs import RayJobs
 from service.assembly import Assembly
 from service.errors import ServiceError
 from service.registry import MlflowRegistry
@@ -47,7 +47,9 @@ def serve(settings: Settings) -> None:
     Raises:
         ServiceError: It cannot start.
     """
-    executor = RayJobs(settings.ray_address, settings.ray_token, settings.python, settings.runtime_env)
+    executor = RayJobs(
+        settings.ray_address, settings.ray_token, settings.python, settings.runtime_env, settings.ship_code
+    )
     registry: Registry = NoRegistry()
     if settings.mlflow_uri is not None:
         registry = MlflowRegistry(settings.mlflow_uri, settings.mlflow_experiment)
@@ -72,7 +74,8 @@ def _parse(arguments: Sequence[str] | None) -> dict[str, Any]:
     parser.add_argument("--mlflow-experiment")
     parser.add_argument("--token-file")
     parser.add_argument("--python")
-    parser.add_argument("--embedded", action="store_true", default=None)
+    for name in ("embedded", "ship-code"):
+        parser.add_argument(f"--{name}", action="store_true", default=None)
     return vars(parser.parse_args(arguments))
 
 

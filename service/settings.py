@@ -48,6 +48,8 @@ class Settings(Strict):
     """Interpreter on the cluster; empty: ours when embedded, else ``python``."""
     runtime_env: dict[str, Any] = Field(default_factory=dict)
     """Ray runtime environment of every attempt; JSON in the environment variable."""
+    ship_code: bool = False
+    """Upload our code with every attempt; off where the cluster has prunus of the same version installed."""
     mlflow_uri: str | None = None
     """Tracking and registry server; None: metrics stay in the spool, ``models:/`` is refused."""
     mlflow_experiment: str = "prunus"
