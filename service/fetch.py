@@ -90,7 +90,8 @@ def fetch(
     """
     source = source if ":" in source else f"job:{source}"
     view = client.artifacts(source)
-    manifest = _source_manifest(client, view)
+    pinned = f"job:{view.job_id}"  # A name may mean a newer job before the last file is here.
+    manifest = _source_manifest(client, view, pinned)
     items = plan(view.files, masks_only=masks_only)
     if not items:
         raise NotFound(f"{source} has no {'masks: its method removes nothing' if masks_only else 'files'}")
@@ -108,7 +109,7 @@ def fetch(
                 def report(position: int, item: _Item = item, base: int = base) -> None:
                     progress(item.name, base + position, total)
 
-                downloaded += _download(client, view.source, item, target, report, pause)
+                downloaded += _download(client, pinned, item, target, report, pause)
             done += item.remote.size
             progress(item.name, done, total)
         _finish(dest, view, manifest, items, earlier)
@@ -139,7 +140,7 @@ def plan(files: Sequence[FileView], *, masks_only: bool = False) -> list[_Item]:
             continue
         name = path.relative_to("model").as_posix() if path.parts[0] == "model" and len(path.parts) > 1 else str(path)
         items.append(_Item(file, name))
-    taken: dict[str, str] = {MANIFEST: MANIFEST, _MARK: _MARK}
+    taken = {MANIFEST: "our own manifest", _MARK: "our own mark"}
     for item in items:
         for name in (item.name, item.name + _PART):
             clash = taken.setdefault(name.casefold(), item.remote.path)
@@ -151,12 +152,12 @@ def plan(files: Sequence[FileView], *, masks_only: bool = False) -> list[_Item]:
     return items
 
 
-def _source_manifest(client: Client, view: ArtifactView) -> dict[str, Any]:
+def _source_manifest(client: Client, view: ArtifactView, pinned: str) -> dict[str, Any]:
     """Read the manifest itself, check its digest, and check the listing against it."""
     text = b""
     for _ in range(MAX_CUTS):
         text = b""
-        with contextlib.suppress(Unreachable), client.open_file(view.source, MANIFEST) as chunks:
+        with contextlib.suppress(Unreachable), client.open_file(pinned, MANIFEST) as chunks:
             for chunk in chunks:
                 text += chunk
                 if len(text) > _MAX_MANIFEST_BYTES:
