@@ -23,13 +23,14 @@ class Strict(BaseModel):
         for name, field in cls.model_fields.items() if isinstance(data, dict) else ():
             value = data.get(name)
             values = value if isinstance(value, list | tuple) else [value]
-            if any(isinstance(item, bool) for item in values) and not _names_type(field.annotation, bool):
+            if any(isinstance(item, bool) for item in values) and _is_number(field.annotation):
                 raise ValueError(f"{name} must not be true or false, got {str(value).lower()}; give a value")
         return data
 
 
-def _names_type(annotation: Any, wanted: type) -> bool:
-    return annotation is wanted or any(_names_type(part, wanted) for part in get_args(annotation))
+def _is_number(annotation: Any) -> bool:
+    """Tell whether a field takes numbers, alone or in a tuple, or None beside them."""
+    return annotation is int or annotation is float or any(_is_number(part) for part in get_args(annotation))
 
 
 class Record(BaseModel):

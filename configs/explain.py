@@ -44,7 +44,7 @@ def explain(error: ValidationError, prefix: KeyPath, places: Places, *, root: st
     for item in error.errors(include_url=False):
         loc = tuple(item["loc"])
         nodes = list(_nodes(loc))
-        path = (*prefix, *((root, *loc[1:]) if root and loc[0] == "name" else _written(loc)))
+        path = (*prefix, *((root, *loc[1:]) if root and loc[:1] == ("name",) else _written(loc)))
         kind = item["type"]
         if kind == "union_tag_invalid":
             tags = [tag.strip(" '") for tag in item["ctx"]["expected_tags"].split(",")]
