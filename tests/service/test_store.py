@@ -1,0 +1,218 @@
+"""The store on SQLite, and on PostgreSQL where PRUNUS_TEST_POSTGRES names an empty database that may be overwritten."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import text
+from world import Clock, make_spec
+
+from configs import Progress, StopReason
+from service.database import Database
+from service.errors import NotFound, Refused, StaleTransition, StoreError, StoreLocked
+from service.records import CampaignRow, NewJob, new_ids
+from service.store import Store
+from service.tables import metadata
+from service.wire import JobState
+
+Open = Callable[[], Store]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'prunus.db'}"
+        return
+    address = os.environ.get("PRUNUS_TEST_POSTGRES")
+    if not address:
+        pytest.skip("PRUNUS_TEST_POSTGRES names no PostgreSQL database")
+    yield address
+    database = Database(address)
+    with database.engine.begin() as connection:
+        connection.execute(text("DROP SCHEMA public CASCADE"))
+        connection.execute(text("CREATE SCHEMA public"))
+    database.close()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(url: str, clock: Clock) -> Iterator[Store]:
+    opened = Store(Database(url), clock)
+    yield opened
+    opened.close()
+
+
+def add(store: Store, *names: str, campaign: str | None = None, key: str | None = None, body: str = "x") -> str:
+    now = 1_800_000_000.0
+    ids = new_ids("j", len(names), now)
+    jobs = [
+        NewJob(job_id, make_spec(name), (), {}, JobState.QUEUED, "waits for its turn")
+        for job_id, name in zip(ids, names, strict=True)
+    ]
+    return store.add_campaign(CampaignRow(new_ids("c", 1, now)[0], campaign, now), {}, jobs, key, body)
+
+
+def test_the_migrations_give_the_schema_of_the_tables(url: str) -> None:
+    database = Database(url)
+    with database.engine.connect() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+    database.close()
+    assert differences == []
+
+
+def test_a_second_server_on_the_same_database_is_refused(url: str) -> None:
+    first = Database(url)
+    with pytest.raises(StoreLocked, match="another prunus server"):
+        Database(url)
+    first.close()
+    Database(url).close()
+
+
+@pytest.mark.parametrize("bad", ["sqlite://", "mysql://x/y", "no url"])
+def test_a_store_that_cannot_hold_the_queue_is_refused(bad: str) -> None:
+    with pytest.raises(StoreError):
+        Database(bad)
+
+
+def test_sqlite_is_durable_and_checks_references(tmp_path: Path) -> None:
+    database = Database(f"sqlite:///{tmp_path / 'a.db'}")
+    with database.engine.connect() as connection:
+        pragmas = [
+            connection.exec_driver_sql(f"PRAGMA {p}").scalar() for p in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    database.close()
+    assert pragmas == ["wal", 2, 1]
+
+
+def test_ids_sort_by_time_and_place_and_are_safe_in_paths() -> None:
+    early, late = new_ids("j", 3, 1000.0), new_ids("j", 2, 1000.002)
+    assert sorted([*late, *early]) == [*early, *late]
+    assert all(len(name) == 15 and name.replace("-", "").isalnum() and name == name.lower() for name in early)
+
+
+def test_a_job_comes_back_as_it_was_stored(store: Store) -> None:
+    campaign = add(store, "a", "b", campaign="demo")
+    row = store.find_job("a")
+    assert (row.name, row.state, row.campaign_id, row.spec) == ("a", JobState.QUEUED, campaign, make_spec("a"))
+    assert store.find_job(row.id) == store.find_job("demo/a") == store.find_job("demo:a") == row
+    assert [job.name for job in store.jobs()] == ["a", "b"]
+    assert [job.name for job in store.jobs(newest_first=True, limit=1)] == ["b"]
+
+
+def test_a_name_means_the_newest_job_of_that_name(store: Store) -> None:
+    add(store, "a")
+    second = add(store, "a")
+    assert store.find_job("a").campaign_id == second
+
+
+@pytest.mark.parametrize("ref", ["nope", "nope/a", "j-0000000000000", "", "/", "a/b/c", "x" * 5000])
+def test_what_does_not_exist_is_not_found(store: Store, ref: str) -> None:
+    add(store, "a")
+    with pytest.raises(NotFound):
+        store.find_job(ref)
+
+
+def test_a_transition_happens_only_from_the_state_it_was_decided_in(store: Store) -> None:
+    add(store, "a")
+    row = store.find_job("a")
+    store.transition(row, JobState.CANCELLED, "cancelled")
+    with pytest.raises(StaleTransition):
+        store.transition(row, JobState.FAILED, "too late")
+    with pytest.raises(StaleTransition):
+        store.begin_attempt(row, [], "too late")
+    assert store.find_job("a").state is JobState.CANCELLED
+    assert store.attempts([row.id]) == {row.id: []}
+    assert [event.kind for event in store.events(row.id)] == ["submitted", "cancelled"]
+
+
+def test_tokens_only_grow_also_over_jobs_and_restarts(url: str, clock: Clock) -> None:
+    tokens = []
+    for name in ("a", "b", "c"):
+        store = Store(Database(url), clock)
+        add(store, name)
+        tokens.append(store.begin_attempt(store.find_job(name), [], "now").token)
+        store.close()
+    assert tokens == sorted(set(tokens))
+
+
+def test_an_attempt_ends_once(store: Store) -> None:
+    add(store, "a")
+    attempt = store.begin_attempt(store.find_job("a"), ["n1"], "now")
+    running = store.find_job("a")
+    store.end_attempt(
+        running, attempt, StopReason.USER_ERROR, JobState.FAILED, JobState.FAILED, "bad", "bad", metrics={"x": 1.0}
+    )
+    with pytest.raises(StaleTransition):
+        store.end_attempt(running, attempt, StopReason.SUCCEEDED, JobState.SUCCEEDED, JobState.SUCCEEDED, "", "")
+    ended = store.attempts([running.id])[running.id][0]
+    assert (ended.reason, ended.state, ended.message) == (StopReason.USER_ERROR, JobState.FAILED, "bad")
+    assert store.active() == []
+    assert store.find_job("a").metrics == {"x": 1.0}
+
+
+def test_a_retried_job_gets_the_next_number_and_keeps_its_place(store: Store) -> None:
+    add(store, "a", "b")
+    first = store.begin_attempt(store.find_job("a"), [], "now")
+    store.end_attempt(
+        store.find_job("a"), first, StopReason.WORKER_LOST, JobState.FAILED, JobState.QUEUED, "lost", "retry: 1 <= 1"
+    )
+    second = store.begin_attempt(store.find_job("a"), [], "again")
+    assert (first.number, second.number) == (1, 2)
+    assert second.id.endswith("-a2")
+    assert second.token > first.token
+    assert store.jobs()[0].name == "a"
+
+
+def test_progress_is_kept_with_the_attempt(store: Store) -> None:
+    add(store, "a")
+    attempt = store.begin_attempt(store.find_job("a"), [], "now")
+    progress = Progress(attempt_id=attempt.id, time=5.0, phase="training", step=3, metrics={"loss/train": 1.5})
+    store.note(attempt, progress=progress)
+    assert store.active()[0][1].progress == progress
+
+
+def test_the_same_key_and_body_queue_once_among_twenty_threads(store: Store) -> None:
+    barrier = threading.Barrier(20)
+
+    def post(_: int) -> str:
+        barrier.wait()
+        return add(store, "a", "b", key="key-1")
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = set(pool.map(post, range(20)))
+    assert len(answers) == 1
+    assert len(store.jobs()) == 2
+
+
+def test_the_same_key_with_another_body_is_refused(store: Store) -> None:
+    add(store, "a", key="key-1")
+    with pytest.raises(Refused, match="used for another campaign"):
+        add(store, "b", key="key-1", body="y")
+    assert len(store.jobs()) == 1
+
+
+def test_of_twenty_schedulers_one_gets_the_job(store: Store) -> None:
+    add(store, "a")
+    row = store.find_job("a")
+    barrier = threading.Barrier(20)
+
+    def begin(_: int) -> bool:
+        barrier.wait()
+        try:
+            store.begin_attempt(row, [], "now")
+        except StaleTransition:
+            return False
+        return True
+
+    with ThreadPoolExecutor(20) as pool:
+        assert sum(pool.map(begin, range(20))) == 1
+    assert len(store.attempts([row.id])[row.id]) == 1
