@@ -5,7 +5,7 @@ Every field says its unit and range. Nothing here imports torch: a wrong number 
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, field_validator, model_validator
 
 from configs.base import BelowOne, Fraction, Strict
 from configs.methods import Dense, GradualMagnitude, Locked, MethodSpec
@@ -171,8 +171,15 @@ class Output(Strict):
 
     register_as: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name in the MLflow model registry; None: not registered."""
-    alias: str = Field(default="latest", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Alias set on the new registry version."""
+    alias: str = Field(default="current", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Alias set on the new registry version. MLflow keeps ``latest`` and ``v1``, ``v2``, ... for itself."""
+
+    @field_validator("alias")
+    @classmethod
+    def _free(cls, alias: str) -> str:
+        if re.fullmatch(r"latest|v\d+", alias, re.IGNORECASE):
+            raise ValueError(f"the alias {alias!r} is reserved by MLflow; use another word, for example current")
+        return alias
 
 
 class JobSpec(Strict):

@@ -16,6 +16,7 @@ import random
 import subprocess
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -335,15 +336,11 @@ def _log_to(path: Path, launch: Launch, rank: int) -> None:
     """Every line of this process carries job, attempt and rank, in the attempt's directory and on stderr."""
     path.parent.mkdir(parents=True, exist_ok=True)
     text = f"%(asctime)s %(levelname).1s {launch.job_name} {launch.attempt_id} rank {rank} %(name)s: %(message)s"
-    logging.basicConfig(
-        level=logging.INFO if rank == 0 else logging.WARNING,
-        format=text,
-        handlers=[logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler()],
-        force=True,
-    )
+    handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler()]
+    logging.basicConfig(level=logging.WARNING, format=text, handlers=handlers, force=True)
     logging.getLogger("jobs").setLevel(logging.INFO)
-    for chatty in ("httpx", "urllib3", "DeepSpeed", "mlflow", "alembic", "matplotlib"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    warnings.filterwarnings("ignore", category=FutureWarning)  # torch's, once per collective, about its own callers
     transformers.utils.logging.disable_progress_bar()
 
 
@@ -391,4 +388,5 @@ def _launch_by_hand(spec: JobSpec, out: Path) -> Launch:
 
 
 if __name__ == "__main__":
+    log = logging.getLogger("jobs.run")
     sys.exit(_by_hand(sys.argv[1:]))

@@ -160,7 +160,13 @@ class Carrier(threading.Thread):
             return False
         if self.run_id is None:
             self.run_id = self._find_or_create_run()
-        self._send(self.run_id, group)
+        try:
+            self._send(self.run_id, group)
+        except MlflowException as error:
+            if not _is_refusal(error):
+                raise
+            # Sending it again would change nothing and hold up all that follows.
+            log.error("MLflow refuses %s for good: %s; it is left out", group[0]["op"], _short(error))
         self._offset = end
         write_atomic(self._directory / CURSOR, json.dumps({"offset": end, "run_id": self.run_id}))
         return True
@@ -262,6 +268,11 @@ class Carrier(threading.Thread):
             self._client.create_run(experiment_id, run_name=name, tags={**tags, key: value})
             found = self._client.search_runs([experiment_id], query, max_results=1, order_by=order)
         return str(found[0].info.run_id)
+
+
+def _is_refusal(error: MlflowException) -> bool:
+    """MLflow understood and said no (as against: away, overloaded, not logged in)."""
+    return error.error_code in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

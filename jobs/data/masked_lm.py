@@ -133,10 +133,11 @@ def masked_lm_data(spec: JobSpec, tokenizer: PreTrainedTokenizerBase, cache_dir:
             rows = find_rows(source, where, streaming=data.streaming)
             settings = (tokenizer_digest(tokenizer), frame.length, data.text_column, limit)
             key = content_key("packed", rows.fingerprint(), *settings)
-            encoder = plain_encoder(tokenizer)
-            return entry(
-                cache_dir, key, lambda folder: write_packed(folder, rows, data.text_column, encoder, frame, limit)
-            )
+
+            def write(folder: Path) -> dict[str, Any]:
+                return write_packed(folder, rows, data.text_column, plain_encoder(tokenizer), frame, limit)
+
+            return entry(cache_dir, key, write)
 
         return shared_entry(ranks, find)
 

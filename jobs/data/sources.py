@@ -18,8 +18,6 @@ from typing import Any
 
 import datasets
 import pyarrow as pa  # type: ignore[import-untyped]
-from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
 
 from configs.tasks import DataSource
 from jobs.errors import DataError
@@ -65,8 +63,9 @@ class Rows:
         digest = hashlib.sha256()
         with _reading(self.name):
             if self.source.hub:
-                revision = HfApi().dataset_info(self.source.hub).sha if self.streaming else self.open()._fingerprint
-                digest.update(f"{self.source.hub}\0{self.source.config}\0{self.source.split}\0{revision}".encode())
+                builder = datasets.load_dataset_builder(self.source.hub, self.source.config)
+                revision = f"{builder.config_id}/{builder.hash}"  # the hash covers the commit of the data files
+                digest.update(f"{self.source.hub}\0{self.source.split}\0{revision}".encode())
             for path in self.files:
                 with path.open("rb") as file:
                     digest.update(hashlib.file_digest(file, "sha256").digest() + _builder(path).encode() + b"\0")
@@ -205,7 +204,7 @@ def _reading(name: str) -> Iterator[None]:
         raise
     except UnicodeDecodeError as error:
         raise DataError(f"{name}: is not UTF-8 text ({error}); convert it first") from error
-    except (ConnectionError, HfHubHTTPError, datasets.exceptions.DatasetNotFoundError) as error:
+    except (ConnectionError, datasets.exceptions.DatasetNotFoundError) as error:
         raise DataError(
             f"{name}: the hub cannot be reached or has no such data set ({_first_line(error)}); check the id and the "
             f"network, or give local files"

@@ -68,7 +68,7 @@ class StreamedBatches(StepBatches):
         self._layout = layout
         self._seed = seed
         self._next_step = 0
-        self._items = _Items(rows, stage, seed, window_rows)
+        self._items = _Items(rows, stage, seed, window_rows or SHUFFLE_ROWS)
 
     def at(self, step: int) -> list[Batch]:
         """Return this rank's micro-batches of a step (0-based).
