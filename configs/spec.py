@@ -3,6 +3,7 @@
 Every field says its unit and range. Nothing here imports torch: a wrong number is refused before a GPU is booked.
 """
 
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator

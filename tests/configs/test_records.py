@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from configs import JobSpec, Launch, Outcome, Progress, RankError, StopReason
 from configs.methods import GradualMagnitude
 from configs.sources import job_name, source_kind
+from configs.spec import Output
 from tests.configs.recipe_texts import JOB, load
 
 SPEC = load(JOB).jobs[0]
@@ -107,3 +108,11 @@ def test_anything_else_is_no_source(reference: str) -> None:
 
 def test_the_name_of_a_job_reference() -> None:
     assert job_name("job:a-0.9") == "a-0.9"
+
+
+@pytest.mark.parametrize("alias", ["latest", "LATEST", "v1", "v12"])
+def test_an_alias_that_mlflow_keeps_for_itself_is_refused(alias: str) -> None:
+    with pytest.raises(ValidationError, match="reserved by MLflow; use another word"):
+        Output(alias=alias)
+    assert Output(alias="prod").alias == "prod"
+    assert Output().alias == "current"
