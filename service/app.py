@@ -27,7 +27,7 @@ from cluster.executor import Executor
 from configs import ConfigError, StopReason, __version__
 from service.client import ENDED, NEXT_OFFSET
 from service.errors import ServiceError
-from service.guards import BodyTooLarge, Guard, problem
+from service.guards import Guard, problem
 from service.joblogs import JobLogs
 from service.settings import Settings
 from service.sources import Registry, Sources
@@ -180,10 +180,6 @@ def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     def http_error(request: Request, error: HTTPException) -> Response:
         return problem(error.status_code, f"{request.method} {request.url.path}: {error.detail}", "Refused")
-
-    @app.exception_handler(BodyTooLarge)
-    def too_large(_: Request, _error: BodyTooLarge) -> Response:
-        return problem(413, "the body is too large; split the campaign")
 
     @app.exception_handler(SQLAlchemyError)
     @app.exception_handler(Exception)

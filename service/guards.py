@@ -7,6 +7,7 @@ something, and by the Host header when it comes through a name of its own (DNS r
 import hmac
 from urllib.parse import urlsplit
 
+from fastapi import HTTPException
 from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -63,10 +64,6 @@ def problem(status: int, error: str, kind: str = "Refused", *, retryable: bool =
     return Response(body, status_code=status, media_type="application/json")
 
 
-class BodyTooLarge(Exception):
-    """A body without a length went over the bound while it was read."""
-
-
 def _bounded(receive: Receive) -> Receive:
     read = 0
 
@@ -75,7 +72,8 @@ def _bounded(receive: Receive) -> Receive:
         message = await receive()
         read += len(message.get("body", b""))
         if read > MAX_BODY_BYTES:
-            raise BodyTooLarge
+            # FastAPI hands this class on while it reads a body; any other would become a 400.
+            raise HTTPException(413, f"the body is over {MAX_BODY_BYTES:,} bytes; split the campaign")
         return message
 
     return bounded

@@ -1,0 +1,417 @@
+"""The HTTP API: over ASGI with hand-made requests, and over a loopback socket with our own client."""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from pydantic import SecretStr
+from starlette.testclient import TestClient
+from world import World, make_campaign, make_spec
+
+from configs import StopReason
+from service.app import Parts, create_app
+from service.client import Client
+from service.errors import NotFound, Refused, Unauthorized, Unreachable
+from service.settings import Settings
+from service.wire import JobState, Submission
+
+HOST = "http://127.0.0.1"
+
+
+def make_app(world: World, **settings: Any) -> Any:
+    parts = Parts(
+        settings=Settings.load({}, home=world.home, **settings),
+        store=world.store,
+        executor=world.cluster,
+        sources=world.sources,
+        registry=world.registry,
+    )
+    return create_app(parts)
+
+
+@pytest.fixture
+def http(world: World) -> TestClient:
+    return TestClient(make_app(world), base_url=HOST, raise_server_exceptions=False)
+
+
+@pytest.fixture
+def client(world: World) -> Iterator[Client]:
+    server = uvicorn.Server(uvicorn.Config(make_app(world), port=0, log_config=None))
+    started = threading.Event()
+    startup = server.startup
+
+    async def signal(*arguments: Any, **named: Any) -> None:
+        await startup(*arguments, **named)
+        started.set()
+
+    server.startup = signal  # type: ignore[method-assign]
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    assert started.wait(20.0)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with Client(f"{HOST}:{port}") as opened:
+        yield opened
+    server.should_exit = True
+    thread.join(20.0)
+    assert not thread.is_alive()
+
+
+def finish(world: World, name: str, files: dict[str, str]) -> str:
+    """Run a queued job to its end with an artifact."""
+    attempt = world.start(name)
+    world.cluster.leave_artifact(attempt, files)
+    world.cluster.finish(attempt)
+    world.step()
+    assert world.state(name) is JobState.SUCCEEDED
+    return attempt
+
+
+def body(*names: str) -> str:
+    return Submission(campaign=make_campaign(*(make_spec(name) for name in names))).model_dump_json(by_alias=True)
+
+
+def test_a_campaign_goes_through_client_queue_and_cluster(client: Client, world: World) -> None:
+    submitted = client.submit(make_campaign(make_spec("a"), make_spec("b", "job:a"), name="demo"))
+    assert [(job.name, job.state) for job in submitted.jobs] == [("a", JobState.QUEUED), ("b", JobState.BLOCKED)]
+    finish(world, "a", {"model/config.json": "{}"})
+    detail = client.job("demo/a")
+    assert (detail.state, detail.spec, detail.run_id) == (JobState.SUCCEEDED, make_spec("a"), f"run-of-{detail.id}")
+    assert detail.attempts[0].reason is StopReason.SUCCEEDED
+    assert client.campaign("demo") == client.campaign(submitted.id)
+    assert [job.name for job in client.jobs()] == ["b", "a"]
+    assert [job.name for job in client.jobs(state=JobState.SUCCEEDED)] == ["a"]
+    assert [job.name for job in client.jobs(campaign="demo", state=[JobState.STARTING, JobState.QUEUED])] == ["b"]
+    assert client.cancel("demo/b").state is JobState.CANCELLING
+    assert client.cancel(detail.id).state is JobState.SUCCEEDED
+    assert client.info().embedded is False
+
+
+def test_errors_arrive_as_the_classes_they_were(client: Client) -> None:
+    with pytest.raises(NotFound, match="no job 'nope'"):
+        client.job("nope")
+    with pytest.raises(NotFound, match="no campaign 'nope'"):
+        client.jobs(campaign="nope")
+    with pytest.raises(Refused, match="job:nope"):
+        client.submit(make_campaign(make_spec("a", "job:nope")))
+    with pytest.raises(Refused, match="limit"):
+        client.jobs(limit=0)
+
+
+def test_no_server_is_unreachable_with_the_remedy() -> None:
+    with Client("http://127.0.0.1:9") as nobody, pytest.raises(Unreachable, match="prunus up"):
+        nobody.info()
+
+
+def test_an_answer_from_something_else_is_not_taken_for_ours() -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(404, text="<html>"))
+    with Client(HOST, transport=transport) as lost, pytest.raises(NotFound, match="is that a prunus server"):
+        lost.info()
+
+
+def test_a_file_is_streamed_from_any_offset(client: Client, world: World) -> None:
+    content = "".join(f"{number:09d}\n" for number in range(100_000))
+    world.submit(make_spec("a"))
+    finish(world, "a", {"model/weights.txt": content, "masks/step-1/mask.json": "[]"})
+    listing = client.artifacts("job:a")
+    assert {file.path: file.size for file in listing.files} == {
+        "model/weights.txt": 1_000_000,
+        "masks/step-1/mask.json": 2,
+    }
+    for offset in (0, 1, 999_999, 1_000_000):
+        with client.open_file("job:a", "model/weights.txt", offset) as chunks:
+            assert b"".join(chunks) == content.encode()[offset:]
+    with client.open_file("job:a", "manifest.json") as chunks:
+        assert json.loads(b"".join(chunks))["job_name"] == "a"
+
+
+@pytest.mark.parametrize(
+    ("ranges", "status", "content"),
+    [
+        ("bytes=2-4", 206, "234"),
+        ("bytes=-3", 206, "789"),
+        ("bytes=8-100", 206, "89"),
+        ("bytes=10-", 416, None),
+        ("bytes=5-2", None, None),
+        ("pages=1-2", None, None),
+    ],
+)
+def test_ranges_give_what_http_says(
+    http: TestClient, world: World, ranges: str, status: int | None, content: str | None
+) -> None:
+    world.submit(make_spec("a"))
+    finish(world, "a", {"model/digits": "0123456789"})
+    answer = http.get(
+        "/v1/artifacts/file", params={"source": "job:a", "path": "model/digits"}, headers={"range": ranges}
+    )
+    assert answer.status_code == status if status else answer.status_code in {200, 400, 416}
+    if content is not None:
+        assert answer.text == content
+
+
+TRICKS = [
+    "../attempts/1/launch.json",
+    "model/../../attempts/1/launch.json",
+    "/etc/passwd",
+    "//etc/passwd",
+    "..\\..\\secret",
+    "%2e%2e/attempts/1/launch.json",
+    "....//attempts/1/launch.json",
+    "model/./config.json",
+    "./model/config.json",
+    "model//config.json",
+    "model",
+    "",
+    ".",
+    "C:/windows",
+    "model/config.json\x00",
+    "model/unlisted",
+    "model/link",
+    "linked/config.json",
+]
+
+
+@pytest.mark.parametrize("trick", TRICKS)
+def test_a_path_gives_only_what_the_manifest_names(http: TestClient, world: World, trick: str) -> None:
+    world.submit(make_spec("a"))
+    finish(world, "a", {"model/config.json": "{}", "model/link": "x", "linked/config.json": "x"})
+    root = world.directory("a").artifacts
+    secret = world.home / "secret"
+    secret.write_text("secret")
+    (root / "model" / "unlisted").write_text("secret")
+    (root / "model" / "link").unlink()
+    (root / "model" / "link").symlink_to(secret)
+    (root / "linked" / "config.json").rename(world.home / "config.json")
+    (root / "linked").rmdir()
+    (root / "linked").symlink_to(world.home)
+    answer = http.get("/v1/artifacts/file", params={"source": "job:a", "path": trick})
+    assert answer.status_code in {404, 422}
+    assert answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "source", ["job:nope", "job:../a", "models:/a", "models:/a@b", "/etc", "org/model", "", "job:"]
+)
+def test_a_source_that_is_no_artifact_is_not_found(http: TestClient, source: str) -> None:
+    for path in ("/v1/artifacts", "/v1/artifacts/file"):
+        answer = http.get(path, params={"source": source, "path": "model/config.json"})
+        assert (answer.status_code, "error" in answer.json()) == (404, True)
+
+
+def test_an_unfinished_job_has_no_artifact_yet(http: TestClient, world: World) -> None:
+    world.submit(make_spec("a"))
+    answer = http.get("/v1/artifacts", params={"source": "job:a"})
+    assert answer.status_code == 404
+    assert "QUEUED" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "not json",
+        "[]",
+        "{}",
+        '{"campaign": {"jobs": "x"}}',
+        '{"campaign": {"jobs": [{"name": "../a"}]}}',
+        '{"campaign": {"jobs": []}}',
+        '{"campaign": {"jobs": []}, "more": 1}',
+        '{"campaign": {"name": "a", "jobs": [' + "[" * 5000 + "]" * 5000 + "]}}",
+    ],
+)
+def test_a_body_that_is_no_campaign_is_refused_with_a_problem(http: TestClient, world: World, content: str) -> None:
+    answer = http.post("/v1/campaigns", content=content, headers={"content-type": "application/json"})
+    # JSON nested beyond what Python reads is a 400 already in FastAPI; the rest is read and judged by us.
+    assert answer.status_code == (400 if "[[[" in content else 422)
+    assert answer.json()["error"]
+    assert "Traceback" not in answer.text
+    assert world.store.jobs() == []
+
+
+def test_a_mistake_in_a_spec_is_named_by_its_path(http: TestClient) -> None:
+    wrong = json.loads(body("a"))
+    wrong["campaign"]["jobs"][0]["method"] = {"name": "gradual_magnitude", "final_sparsity": 1.2}
+    answer = http.post("/v1/campaigns", json=wrong)
+    assert answer.status_code == 422
+    assert "campaign.jobs.0.method" in answer.json()["error"]
+    assert "1.2" in answer.json()["error"]
+
+
+def test_a_body_over_16_mebibytes_is_refused(http: TestClient) -> None:
+    for content in (b" " * (16 * 1024 * 1024 + 1), (b" " * 1024 * 1024 for _ in range(17))):
+        answer = http.post("/v1/campaigns", content=content, headers={"content-type": "application/json"})
+        assert answer.status_code == 413
+
+
+def test_twenty_posts_with_one_key_queue_once(client: Client, world: World) -> None:
+    campaign = make_campaign(make_spec("a"), make_spec("b"))
+    barrier = threading.Barrier(20)
+
+    def post(_: int) -> str:
+        barrier.wait()
+        return client.submit(campaign, idempotency_key="once").id
+
+    with ThreadPoolExecutor(20) as pool:
+        assert len(set(pool.map(post, range(20)))) == 1
+    assert len(world.store.jobs()) == 2
+    with pytest.raises(Refused, match="used for another campaign"):
+        client.submit(make_campaign(make_spec("other")), idempotency_key="once")
+
+
+def test_a_repeat_gives_the_first_answer_also_when_the_recipe_could_not_be_queued_any_more(
+    client: Client, world: World
+) -> None:
+    campaign = make_campaign(make_spec("pair", resources={"num_ranks": 2}))
+    first = client.submit(campaign, idempotency_key="once")
+    world.cluster.nodes = world.cluster.nodes[:0]
+    assert client.submit(campaign, idempotency_key="once").id == first.id
+
+
+def test_with_a_token_every_route_but_the_health_checks_asks_for_it(world: World) -> None:
+    app = make_app(world, token=SecretStr("s3cret"))
+    http = TestClient(app, base_url=HOST)
+    for wrong in (
+        {},
+        {"authorization": "Bearer wrong"},
+        {"authorization": "Basic s3cret"},
+        {"authorization": "s3cret"},
+    ):
+        for path in ("/v1/info", "/v1/jobs", "/openapi.json", "/v1/artifacts?source=job:a"):
+            assert http.get(path, headers=wrong).status_code == 401
+        assert http.post("/v1/campaigns", content=body("a"), headers=wrong).status_code == 401
+    assert http.get("/v1/info", headers={"authorization": "Bearer s3cret"}).status_code == 200
+    assert http.get("/healthz").status_code == http.get("/readyz").status_code == 200
+    assert world.store.jobs() == []
+
+
+def test_the_client_carries_its_token(world: World) -> None:
+    app = make_app(world, token=SecretStr("s3cret"))
+
+    def over_asgi(request: httpx.Request) -> httpx.Response:
+        answer = TestClient(app, base_url=HOST).request(
+            request.method, str(request.url), headers={"authorization": request.headers.get("authorization", "")}
+        )
+        return httpx.Response(answer.status_code, content=answer.content, headers={"content-type": "application/json"})
+
+    with Client(HOST, "s3cret", transport=httpx.MockTransport(over_asgi)) as right:
+        assert right.jobs() == []
+    with Client(HOST, "wrong", transport=httpx.MockTransport(over_asgi)) as wrong, pytest.raises(Unauthorized):
+        wrong.jobs()
+
+
+def test_pages_of_other_origins_and_other_host_names_are_refused(http: TestClient, world: World) -> None:
+    foreign = {"origin": "http://evil.example", "content-type": "application/json"}
+    assert http.post("/v1/campaigns", content=body("a"), headers=foreign).status_code == 403
+    assert http.get("/v1/jobs", headers={"host": "evil.example"}).status_code == 400
+    assert world.store.jobs() == []
+    own = {"origin": HOST, "content-type": "application/json"}
+    assert http.post("/v1/campaigns", content=body("a"), headers=own).status_code == 200
+
+
+def test_unknown_routes_and_methods_are_problems_too(http: TestClient) -> None:
+    for answer in (http.get("/v1/nope"), http.delete("/v1/jobs/a"), http.get("/v1/jobs?state=DONE")):
+        assert answer.status_code in {404, 405, 422}
+        assert answer.json()["error"]
+
+
+def test_a_fault_of_ours_tells_nothing_of_its_inside(
+    http: TestClient, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("inside")
+
+    monkeypatch.setattr(world.store, "find_job", broken)
+    answer = http.get("/v1/jobs/a")
+    assert (answer.status_code, answer.json()["kind"]) == (500, "ServerFault")
+    assert "inside" not in answer.text
+
+
+def test_the_server_is_not_ready_without_its_scheduler(world: World) -> None:
+    parts = Parts(
+        settings=world.settings,
+        store=world.store,
+        executor=world.cluster,
+        sources=world.sources,
+        registry=world.registry,
+        ready=lambda: False,
+    )
+    http = TestClient(create_app(parts), base_url=HOST)
+    assert (http.get("/healthz").status_code, http.get("/readyz").status_code) == (200, 503)
+
+
+def test_a_growing_log_is_followed_by_offset_and_ends_with_its_attempt(client: Client, world: World) -> None:
+    world.submit(make_spec("a"))
+    assert (client.log("a").data, client.log("a").ended) == (b"", False)
+    attempt = world.start("a")
+    path = world.directory("a").rank_log(1, 0)
+    path.write_bytes("zwölf\nö".encode()[:-1])  # The last character is half written.
+    first = client.log("a")
+    assert (first.text, first.ended) == ("zwölf\n", False)
+    path.write_bytes("zwölf\nöff\n".encode())
+    second = client.log("a", offset=first.next_offset)
+    assert (second.text, second.ended) == ("öff\n", False)
+    world.cluster.finish(attempt)
+    world.step()
+    last = client.log("a", offset=second.next_offset)
+    assert (last.data, last.ended) == (b"", True)
+
+
+def test_a_long_log_comes_in_pieces_of_a_mebibyte_byte_exact(client: Client, world: World) -> None:
+    world.submit(make_spec("a"))
+    attempt = world.start("a")
+    content = "".join(f"línea {number}\n" for number in range(250_000)).encode()
+    world.directory("a").rank_log(1, 0).write_bytes(content)
+    world.cluster.finish(attempt)
+    world.step()
+    pieces, offset, ended = [], 0, False
+    while not ended:
+        chunk = client.log("a", rank=0, offset=offset)
+        assert len(chunk.data) <= 1 << 20
+        pieces.append(chunk.data)
+        offset, ended = chunk.next_offset, chunk.ended
+    assert b"".join(pieces) == content
+
+
+def test_the_driver_speaks_where_no_rank_did(client: Client, world: World) -> None:
+    world.submit(make_spec("a"))
+    attempt = world.start("a")
+    world.cluster.logs[attempt] = "cannot import x\n"
+    assert client.log("a", rank=-1).text == "cannot import x\n"
+    assert client.log("a").text == ""
+    world.cluster.finish(attempt, StopReason.LAUNCH_FAILED)
+    world.step()
+    assert client.log("a").text == "cannot import x\n"
+
+
+def test_a_rank_or_attempt_that_does_not_exist_is_not_found(client: Client, world: World) -> None:
+    world.submit(make_spec("a"))
+    world.start("a")
+    with pytest.raises(NotFound, match="there is no rank 1"):
+        client.log("a", rank=1)
+    with pytest.raises(NotFound, match="there is no attempt 2"):
+        client.log("a", attempt=2)
+
+
+def test_a_log_that_is_a_link_is_not_followed(client: Client, world: World, tmp_path: Path) -> None:
+    world.submit(make_spec("a"))
+    world.start("a")
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    world.directory("a").rank_log(1, 0).symlink_to(secret)
+    assert client.log("a").data == b""
+
+
+def test_the_scheme_names_every_route(http: TestClient) -> None:
+    paths = http.get("/openapi.json").json()["paths"]
+    assert {"/v1/info", "/v1/jobs", "/v1/jobs/{ref}", "/v1/campaigns", "/v1/artifacts/file"} <= set(paths)
+
+
+def test_an_alias_means_the_job_that_made_its_run(make_world: Callable[..., World]) -> None:
+    world = make_world()
+    http = TestClient(make_app(world), base_url=HOST)
+    assert "--mlflow-uri" in http.get("/v1/artifacts", params={"source": "models:/a@b"}).json()["error"]
