@@ -1,0 +1,131 @@
+"""``make demo``: the whole way on this machine, from real weights and words to a fetched sparse checkpoint and a table.
+
+    data (offline, once) -> up -> submit prune_ofa/demo -> follow -> fetch three models -> table
+A second run finds data, servers and finished jobs again, verifies what was fetched, and only prints the table.
+"""
+
+import hashlib
+import importlib
+import subprocess
+import sys
+import time
+import zlib
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from configs import Campaign, ConfigError
+from service import embedded, fetch, follow, recipe_files, render, terminal
+from service.client import Client
+from service.errors import ServiceError
+from service.wire import CampaignView, JobState, JobView
+
+HOME = Path(".prunus")
+DATA = HOME / "demo-data"
+OUT = Path("demo-out")
+FETCHED = ("sparse", "dense-task", "sparse-task")
+
+
+def main() -> int:
+    """Run the demo; 0 if every job succeeded and every fetched file is what its manifest says."""
+    began = time.monotonic()
+    home = HOME.resolve()
+    try:
+        make_data()
+        campaign = recipe_files.load_recipe("prune_ofa/demo", [])
+        state = embedded.up(home, None, terminal.note)
+        with Client(state.server_url) as client:
+            view = submit_or_reuse(client, campaign)
+            jobs = follow.follow(client, [job.id for job in view.jobs], terminal.stdout(), terminal.note)
+            failed = [job for job in jobs if job.state is not JobState.SUCCEEDED]
+            for job in failed:
+                terminal.note(f"{job.name} is {job.state.value}: {job.why}")
+            if failed:
+                return 1
+            by_name = {job.name: job for job in jobs}
+            for name in FETCHED:
+                terminal.note(fetch.fetch(client, f"job:{by_name[name].id}", OUT / name).summary)
+    except (ServiceError, ConfigError) as error:
+        terminal.note(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        terminal.note(f"stopped looking; the jobs go on. `prunus down --home {HOME}` ends everything")
+        return terminal.EXIT_INTERRUPTED
+    terminal.stdout().print(results_table(jobs, OUT))
+    for line in (
+        f"fetched    {', '.join(str(OUT / name) for name in FETCHED)}   (look: prunus inspect {OUT / 'sparse'})",
+        f"MLflow     {state.mlflow_url}   runs, curves and figures; experiment `prunus`",
+        f"took       {render.duration(time.monotonic() - began)}",
+        f"still up   prunus list --url {state.server_url}; to end it: prunus down --home {HOME}",
+    ):
+        terminal.stdout().print(line, soft_wrap=True)
+    return 0
+
+
+def make_data() -> None:
+    """Write the demo's data and base model, unless they are there; in a process of its own, for this one has no torch."""
+    if (DATA / "model" / "model.safetensors").is_file() and (DATA / "names-eval.tsv").is_file():
+        return
+    made = subprocess.run([sys.executable, "-m", "jobs.data.demo", str(DATA)], check=False)  # noqa: S603 - our own module
+    if made.returncode:
+        raise ConfigError(f"the demo's data could not be made (exit {made.returncode})", remedy="run `make setup` again")
+
+
+def submit_or_reuse(client: Client, campaign: Campaign) -> CampaignView:
+    """Queue the campaign, or find the one that was queued for the same specs; a failed one is queued anew."""
+    digest = hashlib.sha256(campaign.model_dump_json().encode()).hexdigest()[:32]
+    for run in range(1, 100):
+        view = client.submit(campaign, f"demo-{digest}-{run}")
+        ended_badly = {JobState.FAILED, JobState.CANCELLED, JobState.SKIPPED}
+        if not any(job.state in ended_badly for job in view.jobs):
+            return view
+    return client.submit(campaign)
+
+
+def results_table(jobs: list[JobView], out: Path) -> Table:
+    """Sparsity, accuracy, bytes and time of each job; counted in the fetched files where they are."""
+    inspect = importlib.import_module("service.inspect").inspect  # brings NumPy
+    table = Table(title="Prune OFA: pruned once at pre-training, then fine-tuned", title_justify="left", box=None)
+    for header in ("JOB", "PRUNABLE ZEROS", "WHOLE MODEL", "EVAL LOSS", "ACCURACY", "ON DISK", "COMPRESSED", "TIME"):
+        table.add_column(header, justify="left" if header == "JOB" else "right")
+    for job in jobs:
+        prunable, whole = job.metrics.get("sparsity/prunable"), job.metrics.get("sparsity/model")
+        compressed = ""
+        if (out / job.name).is_dir():
+            report = inspect(out / job.name)
+            counted = {total.of: total.sparsity for total in report.totals}
+            prunable = counted.get("prunable weights", prunable)
+            whole = counted.get("all weights", whole)
+            compressed = render.size(compressed_size(out / job.name))
+        table.add_row(
+            Text(job.name),
+            _share(prunable),
+            _share(whole),
+            render.number(job.metrics.get("eval/loss")),
+            _share(job.metrics.get("eval/accuracy")),
+            render.size(job.bytes_on_disk),
+            compressed,
+            render.duration(render.elapsed(job)),
+        )
+    return table
+
+
+def compressed_size(directory: Path) -> int:
+    """Bytes of the weights after zlib level 1, as an HTTP server or a tar.gz would send them."""
+    total = 0
+    for path in sorted(directory.glob("*.safetensors")):
+        packer = zlib.compressobj(1)
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                total += len(packer.compress(block))
+        total += len(packer.flush())
+    return total
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}%"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
