@@ -8,6 +8,7 @@ marker in the environment by which ``prunus down`` finds what is left.
 import http.client
 import json
 import os
+import random
 import secrets
 import shutil
 import socket
@@ -29,6 +30,8 @@ OBJECT_STORE_BYTES = 256 * 1024**2
 """Shared memory of the object store; batches and weights do not pass through it."""
 _LONGEST_TEMP_DIR = 40
 """Ray adds about 65 characters for its sockets, and a Unix socket's path has room for 107."""
+_PORT_RANGE = (20_000, 32_000)
+_RANDOM = random.SystemRandom()
 
 
 @dataclass(frozen=True)
@@ -148,8 +151,12 @@ def prepare_temp_dir(home: Path, previous: Path | None = None) -> Path:
 
 
 def pick_port(preferred: int | None = None) -> int:
-    """Return a port that is free now on loopback: ``preferred`` if it is, else any."""
-    for port in (preferred, 0):
+    """Return a port that is free now on loopback: ``preferred`` if it is, else a random one.
+
+    The random ones lie below the range that the kernel gives to outgoing connections and to programs that ask for
+    port 0, so that none of those takes it before it is used.
+    """
+    for port in (preferred, *_RANDOM.sample(range(*_PORT_RANGE), 200)):
         if port is None:
             continue
         with socket.socket() as probe:
@@ -158,7 +165,7 @@ def pick_port(preferred: int | None = None) -> int:
                 probe.bind((LOOPBACK, port))
             except OSError:
                 continue
-            return int(probe.getsockname()[1])
+            return port
     raise EmbeddedRayFailed("no free port on 127.0.0.1; end something that listens there")
 
 
@@ -168,11 +175,14 @@ def pick_ports(dashboard: int | None = 8265) -> RayPorts:
 
 
 def is_ready(url: str, token: str | None = None, timeout_s: float = 2.0) -> bool:
-    """Tell whether a Ray dashboard answers ``GET /api/version`` at ``url``."""
-    body = _get(url, "/api/version", {"authorization": f"Bearer {token}"} if token else {}, timeout_s)
+    """Tell whether the dashboard at ``url`` answers, and a node is there to run something."""
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    version_body = _get(url, "/api/version", headers, timeout_s)
+    nodes_body = _get(url, "/api/v0/nodes?limit=100", headers, timeout_s) if version_body else None
     try:
-        return body is not None and "ray_version" in json.loads(body)
-    except ValueError:
+        nodes = json.loads(nodes_body or b"{}")["data"]["result"]["result"]
+        return any(node["state"] == "ALIVE" for node in nodes)
+    except (ValueError, KeyError, TypeError):
         return False
 
 

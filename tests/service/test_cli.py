@@ -1,0 +1,303 @@
+"""The command line against the real API around a fake cluster. Pauses of the poll loop move the scheduler on."""
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvicorn
+from click.testing import Result
+from typer.testing import CliRunner
+from world import World
+
+from configs import StopReason
+from service import embedded, follow, recipe_files
+from service.app import Parts, create_app
+from service.cli import app
+from service.client import Client
+from service.errors import Damaged, NotFound, Unreachable
+from service.wire import JobState
+
+RECIPE = """\
+# Two jobs, one after the other.
+campaign: demo
+defaults:
+  task: {name: classification, data: {train: {files: [rows.csv]}, eval: {files: [rows.csv]}}}
+  train: {num_steps: 10, batch_size: 8, lr: {peak: 1e-3}}
+jobs:
+  - name: teacher
+    model: {from: org/base}
+  - name: student
+    model: {from: "job:teacher"}
+    method: {name: gradual_magnitude, final_sparsity: 0.9}
+"""
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    path = work / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Run a command against ``world``; gives its result."""
+    world.cluster.automatic = True
+    monkeypatch.setenv("PRUNUS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(follow, "time", clock_that(world.step))
+    with serving(world) as url:
+        monkeypatch.setenv("PRUNUS_URL", url)
+        yield lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+@contextlib.contextmanager
+def serving(world: World, *, is_embedded: bool = False) -> Iterator[str]:
+    """Answer on loopback; gives the address."""
+    settings = world.settings.model_copy(update={"embedded": is_embedded})
+    api = create_app(Parts(settings, world.store, world.cluster, world.sources, world.registry))
+    server = uvicorn.Server(uvicorn.Config(api, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def clock_that(pause: Callable[[], Any]) -> SimpleNamespace:
+    """Stands in for ``time``: every pause calls ``pause`` and counts as a second."""
+    seconds = [0.0]
+
+    def sleep(_: float) -> None:
+        seconds[0] += 1.0
+        pause()
+
+    return SimpleNamespace(sleep=sleep, monotonic=lambda: seconds[0], time=lambda: seconds[0])
+
+
+def test_help_names_every_command_and_the_exit_codes() -> None:
+    help_text = CliRunner().invoke(app, ["--help"]).stdout
+    commands = "up down submit list show why logs cancel wait fetch inspect recipes"
+    for command in commands.split(" "):
+        assert f"  {command} " in help_text
+    assert "Exit codes: 0 ok; 1 a job did not succeed" in help_text
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom service.cli import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "print([m for m in ('numpy', 'ray', 'mlflow', 'fastapi', 'sqlalchemy', 'torch') if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert run.stdout.strip() == "[]"
+
+
+def test_dry_run_prints_the_resolved_jobs_and_needs_no_server(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRUNUS_URL", "http://127.0.0.1:9")
+    result = CliRunner().invoke(app, ["submit", str(recipe), "--dry-run"])
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[1].split()[:4] == ["teacher", "classification", "dense", "org/base"]
+    assert "gradual_magnitude 0.9" in lines[2] and lines[2].split()[-1] == "teacher"
+
+
+def test_dry_run_as_json_with_overrides_and_a_name(recipe: Path) -> None:
+    words = ["submit", str(recipe), "--dry-run", "--json", "--set", "jobs.student.method.final_sparsity=0.5"]
+    document = json.loads(CliRunner().invoke(app, [*words, "--name", "other"]).stdout)
+    assert document["name"] == "other"
+    assert [job["name"] for job in document["jobs"]] == ["teacher", "student"]
+    assert document["jobs"][1]["method"]["final_sparsity"] == 0.5
+    assert document["jobs"][0]["task"]["data"]["train"]["files"] == [str(recipe.parent / "rows.csv")]
+
+
+def test_a_mistake_in_a_recipe_is_one_message_with_file_and_line(recipe: Path, run: Run, world: World) -> None:
+    recipe.write_text(RECIPE.replace("final_sparsity: 0.9", "final_sparsity: 1.2"))
+    result = run("submit", recipe)
+    assert result.exit_code == 2
+    assert f"error: {recipe}:11: jobs[1].method.final_sparsity" in result.stderr
+    assert "Traceback" not in result.output and result.stdout == ""
+    assert world.store.jobs(limit=10) == []
+
+
+def test_a_file_that_does_not_exist_is_told_with_the_nearest_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "prune_ofa").mkdir()
+    (tmp_path / "prune_ofa" / "demo.yaml").write_text("# Prune once, use twice.\n" + RECIPE)
+    monkeypatch.setattr(recipe_files, "SHIPPED", tmp_path)
+    result = CliRunner().invoke(app, ["submit", "prune_ofa/dmo", "--dry-run"])
+    assert result.exit_code == 2 and "did you mean 'prune_ofa/demo'?" in result.stderr
+    assert CliRunner().invoke(app, ["submit", "prune_ofa/demo", "--dry-run"]).exit_code == 0
+    listed = CliRunner().invoke(app, ["recipes"]).stdout
+    assert [part.strip() for part in listed.splitlines()[1].split("  ") if part] == [
+        "prune_ofa/demo",
+        "Prune once, use twice.",
+    ]
+    assert CliRunner().invoke(app, ["recipes", "prune_ofa/demo"]).stdout.endswith(RECIPE)
+
+
+def test_submit_queues_and_list_shows_names_and_states(recipe: Path, run: Run) -> None:
+    submitted = run("submit", recipe)
+    assert submitted.exit_code == 0
+    rows = run("list").stdout.splitlines()[1:]
+    assert {tuple(row.split()[:3]) for row in rows} == {("teacher", "demo", "QUEUED"), ("student", "demo", "BLOCKED")}
+    assert [job["name"] for job in json.loads(run("list", "--state", "blocked", "--json").stdout)] == ["student"]
+
+
+def test_submit_and_wait_gives_pure_json_and_0_when_all_succeeded(recipe: Path, run: Run) -> None:
+    result = run("submit", recipe, "--wait", "--json")
+    assert result.exit_code == 0
+    assert {job["name"]: job["state"] for job in json.loads(result.stdout)["jobs"]} == {
+        "teacher": "SUCCEEDED",
+        "student": "SUCCEEDED",
+    }
+
+
+def test_wait_gives_1_when_a_job_did_not_succeed(recipe: Path, run: Run, world: World) -> None:
+    world.cluster.automatic = False
+    run("submit", recipe)
+    attempt = world.start("teacher")
+    world.cluster.finish(attempt, StopReason.USER_ERROR, message="the data has no rows")
+    result = run("wait", "demo")
+    assert result.exit_code == 1
+    assert "teacher is FAILED" in result.stderr and "student is SKIPPED" in result.stderr
+    assert result.stdout == ""
+    reason = run("why", "teacher").stdout
+    assert reason.startswith("teacher is FAILED:") and "the data has no rows" in reason
+
+
+def test_wait_gives_up_after_its_time(recipe: Path, run: Run, world: World) -> None:
+    world.cluster.automatic = False
+    run("submit", recipe)
+    assert run("wait", "teacher", "--timeout", "3").exit_code == 1
+    assert not world.state("teacher").is_terminal
+
+
+def test_follow_without_a_terminal_prints_a_line_per_change(recipe: Path, run: Run) -> None:
+    result = run("submit", recipe, "--follow")
+    assert result.exit_code == 0
+    states = [line.split()[1] for line in result.stdout.splitlines() if line.startswith("teacher: ")]
+    assert states[0] == "QUEUED" and states[-1] == "SUCCEEDED"
+    assert states.count("SUCCEEDED") == 1
+
+
+def test_ctrl_c_while_waiting_leaves_the_job_and_says_how_to_cancel(
+    recipe: Path, run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    run("submit", recipe)
+    monkeypatch.setattr(follow, "time", clock_that(interrupt))
+    result = run("wait", "teacher")
+    assert result.exit_code == 130
+    assert f"prunus cancel {world.job('teacher').id}" in result.stderr
+    assert world.state("teacher") is JobState.QUEUED
+
+
+def test_a_server_that_is_silent_for_a_while_does_not_end_the_wait(
+    recipe: Path, run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("submit", recipe)
+    whole, silences = Client.job, [3]
+
+    def job(client: Client, ref: str) -> Any:
+        if silences[0] and world.state("teacher") is not JobState.QUEUED:
+            silences[0] -= 1
+            raise Unreachable("no answer from the prunus server")
+        return whole(client, ref)
+
+    monkeypatch.setattr(Client, "job", job)
+    result = run("wait", "demo")
+    assert result.exit_code == 0 and silences == [0]
+    assert result.stderr.count("looking again") == 1 and "the server answers again" in result.stderr
+
+
+def test_show_and_logs_and_cancel(recipe: Path, run: Run, world: World) -> None:
+    world.cluster.automatic = False
+    run("submit", recipe)
+    attempt = world.start("teacher")
+    world.cluster.logs[attempt] = "[red]step 1[/red]\nstep 2\n"
+    assert run("logs", "demo/teacher").stdout == "[red]step 1[/red]\nstep 2\n"
+    shown = run("show", "teacher").stdout
+    assert "RUNNING" in shown and "classification x dense, 1 x 1 CPU" in shown
+    assert json.loads(run("show", "teacher", "--json").stdout)["spec"]["model"]["from"] == "org/base"
+    assert run("cancel", "demo").stdout.splitlines() == ["teacher: CANCELLING", "student: CANCELLED"]
+
+
+@pytest.mark.parametrize("command", ["show", "why", "logs", "cancel", "wait"])
+def test_an_unknown_job_is_not_found(run: Run, command: str) -> None:
+    result = run(command, "absent")
+    assert result.exit_code == NotFound.exit_code
+    assert "absent" in result.stderr and result.stdout == ""
+
+
+def test_a_server_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = CliRunner().invoke(app, ["list", "--url", "http://127.0.0.1:9"])
+    assert result.exit_code == Unreachable.exit_code
+    assert "error: no answer from the prunus server at http://127.0.0.1:9" in result.stderr
+
+
+def test_missing_local_files_are_refused_before_anything_is_queued(recipe: Path, run: Run, world: World) -> None:
+    recipe.write_text(RECIPE.replace("from: org/base", "from: ./absent"))
+    with serving(world, is_embedded=True) as url:
+        refused = run("submit", recipe, "--url", url)
+        assert world.store.jobs(limit=10) == []
+        recipe.write_text(RECIPE)
+        (recipe.parent / "rows.csv").write_text("text,label\n")
+        assert run("submit", recipe, "--url", url).exit_code == 0
+    assert refused.exit_code == 2
+    assert f"no file matches '{recipe.parent / 'rows.csv'}'; mend the path" in refused.stderr
+    assert f"teacher: model: there is no directory '{recipe.parent / 'absent'}'" in refused.stderr
+
+
+def test_without_a_server_the_embedded_default_is_started_and_told(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Path] = []
+
+    def up(home: Path, options: object, say: object) -> SimpleNamespace:
+        started.append(home)
+        return SimpleNamespace(server_url=url)
+
+    url = os.environ["PRUNUS_URL"]
+    monkeypatch.delenv("PRUNUS_URL")
+    monkeypatch.setattr(embedded, "up", up)
+    result = run("list", "--json")
+    assert started == [tmp_path / "home"]
+    assert "no server is configured" in result.stderr and json.loads(result.stdout) == []
+
+
+def test_fetch_brings_what_a_job_left_and_inspect_refuses_it_when_damaged(
+    recipe: Path, run: Run, tmp_path: Path
+) -> None:
+    run("submit", recipe, "--wait")
+    fetched = json.loads(run("fetch", "job:teacher", tmp_path / "out", "--json").stdout)
+    assert fetched["files"] == ["config.json"]
+    assert (tmp_path / "out" / "config.json").read_text() == "{}"
+    (tmp_path / "out" / "config.json").write_text("{ }")
+    result = run("inspect", tmp_path / "out")
+    assert result.exit_code == Damaged.exit_code and "differs from its manifest" in result.stderr
+    assert run("fetch", "job:absent", tmp_path / "other").exit_code == NotFound.exit_code
+
+
+def test_wrong_usage_is_2(run: Run) -> None:
+    assert run("submit").exit_code == 2
+    assert run("frobnicate").exit_code == 2
+    assert run("list", "--state", "asleep").exit_code == 2
