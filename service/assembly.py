@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from cluster.executor import Executor
 from service.app import Parts, create_app
 from service.database import Database
-from service.scheduler import Scheduler
+from service.scheduler import AfterEnd, Scheduler, keep_quiet
 from service.settings import Settings
 from service.sources import Registry, Sources
 from service.store import Store
@@ -26,20 +26,23 @@ class Assembly:
         settings: Where everything is.
         executor: Ray.
         registry: MLflow.
+        after_end: See ``Scheduler``.
 
     Raises:
         StoreLocked: Another server owns the database.
         StoreError: It cannot be opened.
     """
 
-    def __init__(self, settings: Settings, executor: Executor, registry: Registry) -> None:
+    def __init__(
+        self, settings: Settings, executor: Executor, registry: Registry, after_end: AfterEnd = keep_quiet
+    ) -> None:
         settings.home.mkdir(parents=True, exist_ok=True)
         settings.storage.mkdir(parents=True, exist_ok=True)
         settings.cache.mkdir(parents=True, exist_ok=True)
         self.store = Store(Database(settings.store))
         self._stop = threading.Event()
         sources = Sources(self.store, settings, registry)
-        self.scheduler = Scheduler(self.store, executor, sources, settings)
+        self.scheduler = Scheduler(self.store, executor, sources, settings, after_end=after_end)
         self._thread = threading.Thread(target=self.scheduler.run, args=(self._stop,), name="scheduler", daemon=True)
         parts = Parts(
             settings=settings,

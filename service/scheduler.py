@@ -40,7 +40,11 @@ _REGISTRY_AGAIN_S = 15.0
 """Pause before a registry that did not answer is asked again for the same job."""
 
 
-def _keep_quiet(job: JobRow, outcome: Outcome | None) -> None:
+AfterEnd = Callable[[JobRow, Outcome | None], None]
+"""Called with a job that has ended, and its outcome if it left one."""
+
+
+def keep_quiet(job: JobRow, outcome: Outcome | None) -> None:
     """The default of ``Scheduler.after_end``: nothing."""
 
 
@@ -84,7 +88,7 @@ class Scheduler:
         settings: Settings,
         *,
         clock: Callable[[], float] = time.time,
-        after_end: Callable[[JobRow, Outcome | None], None] = _keep_quiet,
+        after_end: AfterEnd = keep_quiet,
     ) -> None:
         self._store = store
         self._executor = executor

@@ -7,6 +7,7 @@ next start takes them up again.
 
 import argparse
 import logging
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -54,6 +55,9 @@ def serve(settings: Settings) -> None:
     if settings.mlflow_uri is not None:
         registry = MlflowRegistry(settings.mlflow_uri, settings.mlflow_experiment)
     with Assembly(settings, executor, registry) as assembly:
+        # uvicorn ends on these two by itself, then raises them again, which must not cut our own way out.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
         log.info("answering on http://%s:%d, home %s", settings.host, settings.port, settings.home)
         uvicorn.run(
             assembly.app,
