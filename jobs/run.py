@@ -45,7 +45,7 @@ from jobs.ranks import Ranks
 from jobs.report import Reporter
 from jobs.shards import shard_view
 from jobs.tasks import TASKS, Task
-from jobs.tracking import Tracker
+from jobs.tracking import Tracker, identity
 
 log = logging.getLogger(__name__)
 _PUBLISH_WAIT_S = 120.0
@@ -124,7 +124,7 @@ def _run(launch: Launch, directory: JobDirectory) -> Result | None:
     except Exception as error:
         if tracker is not None and not isinstance(error, StaleAttempt):
             tracker.tags({"prunus.error": str(error)[:4000]})
-            tracker.finish("FAILED")
+            tracker.status("FAILED")
             tracker.close(wait_s=10.0)
         raise
 
@@ -262,7 +262,7 @@ def _publish(
     tracker.artifacts(root, "")
     if spec.output.register_as:
         tracker.register(spec.output.register_as, spec.output.alias, "model")
-    tracker.finish("FINISHED")
+    tracker.status("FINISHED")
     published = tracker.close(_PUBLISH_WAIT_S if launch.mlflow_uri else 0.0)
     run.ranks.barrier()
     size = sum(path.stat().st_size for path in (root / "model").rglob("*") if path.is_file())
@@ -280,11 +280,9 @@ def _draw(run: Training, directory: Path) -> None:
 
 
 def _tracker(launch: Launch, directory: JobDirectory) -> Tracker:
-    job = {"job_id": launch.job_id, "job_name": launch.job_name}
-    if launch.campaign_id:
-        job |= {"campaign_id": launch.campaign_id, "campaign_name": launch.campaign_name or launch.campaign_id}
-    tracker = Tracker(directory.tracking, job, launch.mlflow_uri, launch.mlflow_experiment)
+    tracker = Tracker(directory.tracking, identity(launch), launch.mlflow_uri, launch.mlflow_experiment)
     tracker.tags({**{f"label.{k}": v for k, v in launch.spec.labels.items()}, "prunus.attempt": str(launch.attempt)})
+    tracker.status("RUNNING")
     return tracker
 
 

@@ -20,6 +20,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from requests.exceptions import RequestException
 
+from configs import Launch
 from configs.artifacts import write_atomic
 
 log = logging.getLogger(__name__)
@@ -28,6 +29,14 @@ SPOOL, CURSOR = "spool.jsonl", "cursor.json"
 _BATCH = 500
 _LONGEST_PAUSE_S = 30.0
 _AWAY = (MlflowException, RequestException, OSError)
+
+
+def identity(launch: Launch) -> dict[str, str]:
+    """What tells a job's run from all others, as tags ``prunus.<key>``."""
+    job = {"job_id": launch.job_id, "job_name": launch.job_name}
+    if launch.campaign_id:
+        job |= {"campaign_id": launch.campaign_id, "campaign_name": launch.campaign_name or launch.campaign_id}
+    return job
 
 
 class Tracker:
@@ -74,8 +83,8 @@ class Tracker:
         """Make a registry version of an artifact directory of this run and point the alias to it."""
         self._append({"op": "register", "name": name, "alias": alias, "artifact": artifact})
 
-    def finish(self, status: str) -> None:
-        """Set the run's status: FINISHED, FAILED or KILLED."""
+    def status(self, status: str) -> None:
+        """Set the run's status: RUNNING (a new attempt), FINISHED, FAILED or KILLED."""
         self._append({"op": "status", "status": status})
 
     def close(self, wait_s: float) -> bool:
@@ -206,7 +215,10 @@ class Carrier(threading.Thread):
             case "register":
                 self._register(run_id, operation["name"], operation["alias"], operation["artifact"])
             case "status":
-                self._client.set_terminated(run_id, operation["status"])
+                if operation["status"] == "RUNNING":
+                    self._client.update_run(run_id, status="RUNNING")
+                else:
+                    self._client.set_terminated(run_id, operation["status"])
 
     def _log_params(self, run_id: str, params: list[Param]) -> None:
         try:

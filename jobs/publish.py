@@ -1,0 +1,35 @@
+"""Carry over what MLflow had not taken when a job ended: ``python -m jobs.publish LAUNCH.json``.
+
+Training never waits for MLflow, so a job may end while part of its spool is still on disk. This drains it, by the same code; what was
+carried over already is not sent again. Exit code 0: everything is in MLflow.
+"""
+
+import logging
+import sys
+from pathlib import Path
+
+from configs import Launch
+from configs.artifacts import JobDirectory
+from jobs.tracking import Tracker, identity
+
+log = logging.getLogger(__name__)
+_WAIT_S = 900.0
+
+
+def publish(launch: Launch, wait_s: float = _WAIT_S) -> bool:
+    """Drain the spool of a job; True if MLflow has everything.
+
+    Args:
+        launch: Any attempt's launch of the job.
+        wait_s: Longest time to try, in seconds.
+    """
+    directory = JobDirectory(launch.job_dir)
+    tracker = Tracker(directory.tracking, identity(launch), launch.mlflow_uri, launch.mlflow_experiment)
+    done = tracker.close(wait_s)
+    log.info("%s: %s", launch.job_id, "everything is in MLflow" if done else "MLflow has not taken everything")
+    return done
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    sys.exit(0 if publish(Launch.model_validate_json(Path(sys.argv[1]).read_text(encoding="utf-8"))) else 1)
