@@ -172,23 +172,31 @@ def why(job: Annotated[str, typer.Argument(help="Name, CAMPAIGN/NAME or id.")], 
 def logs(
     job: Annotated[str, typer.Argument(help="Name, CAMPAIGN/NAME or id.")],
     keep_on: Annotated[bool, typer.Option("--follow", "-f", help="Wait for more until the attempt ends.")] = False,
-    rank: Annotated[int | None, typer.Option(min=0, help="Log of this rank; default: the driver's.")] = None,
+    rank: Annotated[int | None, typer.Option(min=0, help="Log of this rank; default: 0.")] = None,
+    driver: Annotated[bool, typer.Option("--driver", help="Output of the attempt's driver instead.")] = False,
     attempt: Annotated[int | None, typer.Option(min=1, help="Which launch; default: the newest.")] = None,
     url: Url = None,
 ) -> None:
     """Print the log of a job."""
 
+    wanted = follow.DRIVER if driver else rank
+    written = 0
+
     def write(data: bytes) -> None:
-        sys.stdout.buffer.write(data)
+        nonlocal written
+        written += sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 
     with terminal.connect(url) as client:
         try:
-            follow.stream_log(client, job, write, terminal.note, rank=rank, attempt=attempt, keep_on=keep_on)
+            follow.stream_log(client, job, write, terminal.note, rank=wanted, attempt=attempt, keep_on=keep_on)
         except KeyboardInterrupt:
             terminal.fail(
                 f"stopped reading; the job goes on (`prunus cancel {job}` ends it)", terminal.EXIT_INTERRUPTED
             )
+        if not written:
+            view = client.job(job)
+            terminal.note(f"no log yet: {view.name} is {view.state.value}: {view.why}")
 
 
 @app.command()

@@ -23,6 +23,8 @@ PATIENCE_S = 120.0
 _QUIET_S = 15.0
 """Plain output: seconds between two lines of one job whose state did not change."""
 
+DRIVER = -1
+"""In place of a rank: the driver's output, which ends with the cause of a failure."""
 _TAIL_BYTES = 16_384
 
 Answer = TypeVar("Answer")
@@ -132,6 +134,7 @@ def stream_log(
 
     Args:
         write: Takes the bytes in order.
+        rank: Whose log; None for rank 0's (the driver's, if no rank ever wrote), ``DRIVER`` for the driver's.
         keep_on: Wait for more until the attempt has ended.
     """
     offset = 0
@@ -155,7 +158,7 @@ def end_of_log(client: Client, ref: str, lines: int) -> str:
         kept = (kept + data)[-_TAIL_BYTES:]
 
     try:
-        stream_log(client, ref, keep, lambda _: None)
+        stream_log(client, ref, keep, lambda _: None, rank=DRIVER)
     except NotFound:
         return ""
     return "\n".join(kept.decode(errors="replace").splitlines()[-lines:])

@@ -229,12 +229,38 @@ def test_a_server_that_is_silent_for_a_while_does_not_end_the_wait(
     assert result.stderr.count("looking again") == 1 and "the server answers again" in result.stderr
 
 
+def test_a_followed_log_goes_on_until_the_attempt_has_ended(
+    recipe: Path, run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.cluster.automatic = False
+    run("submit", recipe)
+    attempt = world.start("teacher")
+    log = world.directory("teacher").rank_log(1, 0)
+    log.write_text("step 1\n")
+    later = iter(["step 2\n", "step 3\n"])
+
+    def train() -> None:
+        line = next(later, None)
+        if line is None:
+            world.cluster.finish(attempt)
+            world.step()
+        else:
+            log.write_text(log.read_text() + line)
+
+    monkeypatch.setattr(follow, "time", clock_that(train))
+    assert run("logs", "-f", "teacher").stdout == "step 1\nstep 2\nstep 3\n"
+
+
 def test_show_and_logs_and_cancel(recipe: Path, run: Run, world: World) -> None:
     world.cluster.automatic = False
     run("submit", recipe)
     attempt = world.start("teacher")
     world.cluster.logs[attempt] = "[red]step 1[/red]\nstep 2\n"
-    assert run("logs", "demo/teacher").stdout == "[red]step 1[/red]\nstep 2\n"
+    assert run("logs", "teacher").stderr.startswith("no log yet: teacher is RUNNING")
+    assert run("logs", "demo/teacher", "--driver").stdout == "[red]step 1[/red]\nstep 2\n"
+    world.directory("teacher").rank_log(1, 0).write_text("rank 0: loss 2.5\n")
+    assert run("logs", "teacher").stdout == "rank 0: loss 2.5\n"
+    assert run("logs", "teacher", "--rank", "7").exit_code == NotFound.exit_code
     shown = run("show", "teacher").stdout
     assert "RUNNING" in shown and "classification x dense, 1 x 1 CPU" in shown
     assert json.loads(run("show", "teacher", "--json").stdout)["spec"]["model"]["from"] == "org/base"
