@@ -28,6 +28,9 @@ _BUILDER_OF = {
     ".csv": "csv", ".tsv": "tsv",
     ".parquet": "parquet",
 }  # fmt: skip
+# Every load_dataset, of local files too, would ask the hub to count it: seconds of waiting behind a firewall.
+datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False
+
 _ENCODING = "utf-8-sig"  # UTF-8, with or without a byte order mark
 
 
@@ -95,7 +98,10 @@ class Rows:
             if builder == "text":
                 options = {"encoding": _ENCODING}
             builder = builder.replace("tsv", "csv")
-            return datasets.load_dataset(builder, data_files=paths, split="train", streaming=True, **options)
+            try:
+                return datasets.load_dataset(builder, data_files=paths, split="train", streaming=True, **options)
+            except StopIteration:  # how the json reader answers to a file without rows
+                raise DataError(f"{self.name}: holds no rows; give a split with at least one") from None
 
     def read(self, columns: tuple[str, ...], opened: Any = None, *, resumed: bool = False) -> Iterator[dict[str, Any]]:
         """Yield the rows with these columns, from the start; ``resumed``: from where ``opened`` stands.

@@ -61,14 +61,13 @@ class StreamedBatches(StepBatches):
         stage: Turns rows into batches.
         layout: How a global batch is cut.
         seed: Of the shuffling.
-        window_rows: Rows shuffled among each other.
     """
 
-    def __init__(self, rows: Rows, stage: Stage, layout: Layout, seed: int, window_rows: int = SHUFFLE_ROWS) -> None:
+    def __init__(self, rows: Rows, stage: Stage, layout: Layout, seed: int) -> None:
         self._layout = layout
         self._seed = seed
         self._next_step = 0
-        self._items = _Items(rows, stage, seed, window_rows or SHUFFLE_ROWS)
+        self._items = _Items(rows, stage, seed)
 
     def at(self, step: int) -> list[Batch]:
         """Return this rank's micro-batches of a step (0-based).
@@ -103,11 +102,10 @@ class StreamedBatches(StepBatches):
 class _Items:
     """The endless row of items, from a position on."""
 
-    def __init__(self, rows: Rows, stage: Stage, seed: int, window_rows: int) -> None:
+    def __init__(self, rows: Rows, stage: Stage, seed: int) -> None:
         self._rows = rows
         self.stage = stage
         self._seed = seed
-        self._window_rows = window_rows
         self.restart({})
 
     def restart(self, state: dict[str, Any]) -> None:
@@ -164,7 +162,7 @@ class _Items:
         """Read windows until one gives items; at the end of the split go on with the next epoch."""
         while not self._ready:
             self._at_window = {**self._here(), "used": 0}
-            rows = list(islice(self._stream, self._window_rows))
+            rows = list(islice(self._stream, SHUFFLE_ROWS))
             if not rows:
                 if self._num_items == 0:
                     raise DataError(
