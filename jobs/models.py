@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlflow
 import torch
@@ -101,7 +101,7 @@ def load_tokenizer(origin: Origin) -> PreTrainedTokenizerBase:
         raise ModelError(f"{origin.reference}: no tokenizer can be loaded from it: {_first_line(error)}") from error
     if not tokenizer.is_fast:
         raise ModelError(f"{origin.reference}: only a slow tokenizer; save it with a tokenizer.json")
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -157,11 +157,26 @@ def load_model(auto_class: Any, origin: Origin, spec: ModelSpec | None, override
             setattr(config, key, value)
         if spec is not None and spec.init == "random":
             return auto_class.from_config(config)  # type: ignore[no-any-return]
-        return auto_class.from_pretrained(origin.location, config=config, dtype=torch.float32)  # type: ignore[no-any-return]
+        model, report = auto_class.from_pretrained(
+            origin.location, config=config, dtype=torch.float32, output_loading_info=True
+        )
+        _refuse_random_weights(model, set(report["missing_keys"]), origin.reference, head_too=spec is None)
+        return model  # type: ignore[no-any-return]
     except SafetensorError as error:
         raise ModelError(f"{origin.reference}: its weights are damaged ({_first_line(error)}); fetch or make it again") from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ModelError(f"{origin.reference}: no model for this task can be loaded from it: {_first_line(error)}") from error
+
+
+def _refuse_random_weights(model: PreTrainedModel, missing: set[str], reference: str, *, head_too: bool) -> None:
+    """transformers fills what a checkpoint lacks with random numbers and only logs it; a new head is meant, a new encoder or teacher is not."""
+    prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
+    wrong = sorted(m for m in missing if head_too or (m.startswith(prefix) and not _NOT_IN_ENCODER.search(m)))
+    if wrong:
+        raise ModelError(
+            f"{reference} lacks {len(wrong)} weights that {type(model).__name__} needs ({_listed(wrong[:3])}); they would be "
+            f"random: {'use a teacher trained for this task' if head_too else 'use a checkpoint of this architecture'}"
+        )
 
 
 def _first_line(error: BaseException) -> str:
@@ -178,7 +193,7 @@ def prunable_parameters(model: PreTrainedModel, rule: Prunable) -> dict[str, nn.
     """
     prefix = model.base_model_prefix if model.base_model is not model else ""
     found = {
-        f"{name}.weight": module.weight
+        f"{name}.weight": cast(nn.Parameter, module.weight)
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
         and (not prefix or name.startswith(f"{prefix}."))

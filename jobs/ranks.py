@@ -1,6 +1,7 @@
 """Which process of the gang this is, and the few collectives that are not DeepSpeed's business."""
 
 import os
+import pickle
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,7 +86,16 @@ class Ranks:
                 result = build()
             except Exception as caught:  # noqa: BLE001 - handed to all ranks below
                 error = caught
-        failed = self.gather(error)[0]
+        failed = self.gather(_portable(error))[0]
         if failed is not None:
             raise failed
         return result if self.is_main else build()  # type: ignore[return-value]
+
+
+def _portable(error: Exception | None) -> Exception | None:
+    """The error itself if it can be sent to other ranks, else its text."""
+    try:
+        pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    except Exception:  # a library's exception may fail in any way here
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
