@@ -115,7 +115,7 @@ def jobs_table(jobs: Iterable[JobView], now: float | None = None) -> Table:
 
 
 def follow_table(jobs: Iterable[JobView], now: float | None = None) -> Table:
-    """Live view: one line a job."""
+    """Live view: one line a job, whatever the width; ``prunus why`` tells a reason that is cut here."""
     table = _table("NAME", "STATE", "PROGRESS", "STEP", "LOSS", "SPARSITY", "ETA", "RAN", "WHY")
     for job in jobs:
         progress = job.progress
@@ -134,7 +134,7 @@ def follow_table(jobs: Iterable[JobView], now: float | None = None) -> Table:
             Text(number(sparsity(job))),
             Text(duration(eta)),
             Text(duration(elapsed(job, now))),
-            Text(job.why),
+            Text("" if job.state is JobState.RUNNING and progress else job.why, no_wrap=True, overflow="ellipsis"),
         )
     return table
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cluster import embedded_ray
 from cluster.embedded_ray import pick_port
 from service import embedded, embedded_parts, processes
 from service.embedded_parts import MARKER, Part, PartName, UpOptions, UpState
@@ -59,6 +60,7 @@ def modes(monkeypatch: pytest.MonkeyPatch) -> dict[PartName, str]:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in ("PRUNUS_PORT", "PRUNUS_MLFLOW_PORT"):
         monkeypatch.setenv(name, str(pick_port()))
+    monkeypatch.setattr(embedded_ray.tempfile, "mkdtemp", lambda prefix: str(tmp_path / prefix))
     yield tmp_path / "home"
     embedded.down(tmp_path / "home")
 

@@ -76,6 +76,15 @@ def test_a_long_reason_is_folded_and_not_lost() -> None:
     assert all(word in shown for word in words)
 
 
+def test_the_live_view_has_one_line_a_job_whatever_the_reason() -> None:
+    waiting = job(name="student", state=JobState.BLOCKED, started_at=None, why="waits for " + "many jobs, " * 20)
+    shown = text(render.follow_table([job(progress=progress()), waiting], now=1100.0), width=90)
+    lines = shown.splitlines()
+    assert len(lines) == 3
+    assert lines[1].startswith("prune") and "120/1000" in lines[1] and "1m28s" in lines[1]
+    assert lines[2].startswith("student") and "BLOCKED" in lines[2] and lines[2].rstrip().endswith("…")
+
+
 def test_a_report_names_its_denominators() -> None:
     layers = [Layer(name=f"l{i}.weight", shape=(10, 10), weights=100, zeros=90, counted=i < 2) for i in range(3)]
     totals = (total("prunable weights", layers[:2], 3), total("all weights", layers, 3))
