@@ -192,7 +192,8 @@ def load(
 
 def random_state() -> dict[str, Any]:
     """State of every random generator of this process, as tensors and plain values."""
-    version, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 - libraries draw from it
+    legacy: Any = np.random.get_state()  # noqa: NPY002 - libraries draw from it
+    version, keys, position, has_gauss, cached = legacy
     return {
         "python": json.dumps(random.getstate()),
         "numpy": [version, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],

@@ -122,4 +122,4 @@ class MaskedWeights:
                 mask = self._grad_masks.get(name)
                 return grad if mask is None else grad * mask
 
-            shard.parameter.register_hook(hold)
+            shard.parameter.register_hook(hold)  # type: ignore[no-untyped-call]

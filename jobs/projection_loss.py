@@ -74,7 +74,7 @@ def projection_loss(
     """
     bias_V = student.bias_V
     learns = torch.is_grad_enabled() and (hidden_SH.requires_grad or student.weight_VH.requires_grad)
-    loss, sums = _ProjectionLoss.apply(
+    loss, sums = _ProjectionLoss.apply(  # type: ignore[no-untyped-call]
         hidden_SH, student.weight_VH, bias_V, labels_S, mix, teacher_hidden_SK, teacher, distilled_S, learns
     )
     return loss, sums
@@ -144,12 +144,12 @@ def _chunk(
     """Add this chunk's terms to ``sums``; return the gradient of the mixed loss with respect to its logits."""
     grad_CV = torch.zeros_like(logits_CV) if learns else None
     predicted_C = labels_C != IGNORED
-    if mix.task_scale and bool(predicted_C.any()):
+    if bool(predicted_C.any()):
         chosen = predicted_C.nonzero().view(-1)
         log_probability = torch.log_softmax(logits_CV[chosen], 1)
         target = labels_C[chosen].view(-1, 1)
         sums[0] -= log_probability.gather(1, target).sum()
-        if grad_CV is not None:
+        if grad_CV is not None and mix.task_scale:
             task_grad = log_probability.exp_()
             task_grad.scatter_add_(1, target, torch.full_like(target, -1, dtype=task_grad.dtype))
             grad_CV.index_add_(0, chosen, task_grad, alpha=mix.task_scale)

@@ -40,9 +40,9 @@ def cubic_sparsity(step: int, growth: Window, initial: float, final: float) -> f
 
 
 def is_update_step(step: int, selection: Window, growth: Window, update_every: int) -> bool:
-    """Whether masks are chosen anew at this step: every ``update_every`` steps of the selection window, at the end of growth (so that
-    the target is reached exactly even if no regular update falls there), and at the window's last step."""
-    if step == growth.end or step == selection.begin:
+    """Whether masks are chosen anew after this step: every ``update_every`` steps of the selection window [begin, end], and at the end of
+    growth, so that the target is reached exactly even if no regular update falls there."""
+    if step == growth.end:
         return True
     return selection.begin <= step <= selection.end and (step - selection.begin) % update_every == 0
 

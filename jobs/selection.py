@@ -39,10 +39,14 @@ class Scores:
 
 
 def count_to_remove(sparsity: float, numel: int) -> int:
-    """How many of ``numel`` weights a sparsity removes: the floor, as published (a share that is whole but for rounding counts as whole)."""
+    """How many of ``numel`` weights a sparsity removes: the floor, as published.
+
+    A product that is whole but for the rounding of floats counts as whole (0.29 * 100 is 28.999999999999996).
+    """
     exact = sparsity * numel
     nearest = round(exact)
-    return nearest if abs(exact - nearest) < 1e-6 * max(1.0, exact) else int(exact)
+    # The schedule's arithmetic loses a few of the 53 bits; 1e-12 is far above that and far below one weight in a billion.
+    return nearest if abs(exact - nearest) < 1e-12 * max(1.0, exact) else int(exact)
 
 
 def keep_largest(scores: Sequence[Scores], num_remove: int, ranks: Ranks) -> list[torch.Tensor]:

@@ -56,10 +56,12 @@ class Shard:
         if self.numel == 0:
             return torch.empty(0, dtype=torch.float32, device=parameter.device)
         if hasattr(parameter, "ds_id"):
-            return safe_get_local_fp32_param(parameter).detach().view(-1)[: self.numel]
+            whole: torch.Tensor = safe_get_local_fp32_param(parameter)
+            return whole.detach().view(-1)[: self.numel]
         mapping = getattr(parameter, "_hp_mapping", None)
         if mapping is not None:
-            return mapping.get_hp_fragment().detach().view(-1)
+            fragment: torch.Tensor = mapping.get_hp_fragment()
+            return fragment.detach().view(-1)
         return parameter.data.view(-1)
 
     def moments_L(self) -> Iterator[torch.Tensor]:
@@ -85,7 +87,8 @@ class Shard:
         if self.replicated:
             return None
         if hasattr(parameter, "ds_id"):
-            return parameter.ds_tensor.data.view(-1)[: self.numel]  # type: ignore[no-any-return]
+            run: torch.Tensor = parameter.ds_tensor  # type: ignore[attr-defined]
+            return run.data.view(-1)[: self.numel]
         return parameter.data.view(-1)[self.start : self.start + self.numel]
 
 
@@ -145,7 +148,7 @@ def shard_view(
     shards = []
     for index, (name, parameter) in enumerate(prunable.items()):
         if hasattr(parameter, "ds_id"):
-            shape = tuple(parameter.ds_shape)
+            shape = tuple(parameter.ds_shape)  # type: ignore[attr-defined]
             total = int(torch.Size(shape).numel())
             size = parameter.ds_tensor.ds_numel  # type: ignore[attr-defined]
             start = min(rank * size, total)

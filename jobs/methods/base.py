@@ -53,7 +53,7 @@ class Method(ABC, Generic[SpecT]):
     """Whether the method needs prunable weights at all."""
 
     def __init__(self, spec: SpecT, start: Start) -> None:
-        self.spec = spec
+        self.spec: SpecT = spec
         self.start = start
         self.weights = start.weights
 

@@ -7,7 +7,8 @@ from transformers import AutoModelForMaskedLM
 
 from jobs.data import EvalBatches
 from jobs.engine import Engine
-from jobs.objective import IGNORED, TokenObjective
+from jobs.objective import TokenObjective
+from jobs.projection_loss import IGNORED
 from jobs.ranks import Ranks
 from jobs.tasks.base import Task, to_device
 
