@@ -2,7 +2,8 @@
 
     read launch -> same version? -> fence -> Ray Train: a gang of ranks -> outcome.json (atomic, last)
 
-Ray Train owns the worker group, its placement and the process group; this file only says what it wants and writes down how it ended.
+Ray Train owns the worker group, its placement and the process group; this file only says what it wants and writes
+down how it ended.
 """
 
 import contextlib
@@ -29,7 +30,9 @@ _PROCESS_GROUP_TIMEOUT_S = 1800
 def main(path: str) -> int:
     """Run one attempt; returns 0 if it succeeded, 1 otherwise. The outcome is written in any case."""
     launch = Launch.model_validate_json(Path(path).read_text(encoding="utf-8"))
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s %(levelname).1s {launch.attempt_id} driver: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO, format=f"%(asctime)s %(levelname).1s {launch.attempt_id} driver: %(message)s"
+    )
     directory = JobDirectory(launch.job_dir)
     started_at = time.time()
     if directory.outcome(launch.attempt).exists():
@@ -69,8 +72,8 @@ class _WrongVersion(Exception):
 def _check_version(launch: Launch) -> None:
     if launch.prunus_version != __version__:
         raise _WrongVersion(
-            f"the cluster has prunus {__version__}, the server {launch.prunus_version}; install the same on both, or start the "
-            "server with --ship-code"
+            f"the cluster has prunus {__version__}, the server {launch.prunus_version}; install the same on both, or "
+            "let the server ship its code (PRUNUS_SHIP_CODE=1)"
         )
 
 

@@ -1,4 +1,5 @@
-"""The real executor: Ray's Jobs API over HTTP, one submission per attempt. No Ray is imported, so the server needs no particular version of it.
+"""The real executor: Ray's Jobs API over HTTP, one submission per attempt. No Ray is imported, so the server needs no
+particular version of it.
 
 Sources: Ray 2.60 documentation of the Jobs REST API; its state API for nodes.
 """
@@ -38,7 +39,8 @@ class RayJobs:
         token: Ray's authentication token; None where the cluster uses none.
         python: Interpreter on the cluster that has prunus installed with the extra ``train``.
         runtime_env: More of Ray's runtime environment, as it stands.
-        ship_code: Upload this server's ``configs``, ``jobs`` and ``cluster`` with each attempt; off where the cluster's image has prunus
+        ship_code: Upload this server's ``configs``, ``jobs`` and ``cluster`` with each attempt; off where the
+            cluster's image has prunus
             of the same version (faster: a shipped package starts fresh worker processes).
     """
 
@@ -157,7 +159,9 @@ def attempt_environment(launch: Launch) -> dict[str, str]:
 
 
 def code_archive() -> bytes:
-    """Zip ``configs``, ``jobs`` and ``cluster`` of this installation, with fixed times so that equal code has equal bytes."""
+    """Zip ``configs``, ``jobs`` and ``cluster`` of this installation, with fixed times so that equal code has equal
+    bytes.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for package in _SHIPPED:

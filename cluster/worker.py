@@ -1,6 +1,7 @@
 """What each Ray Train worker runs: the one place where this room reaches ``jobs``.
 
-Imports of ``jobs`` (and so of torch and transformers) happen inside the function, in the worker's process; the driver stays light.
+Imports of ``jobs`` (and so of torch and transformers) happen inside the function, in the worker's process; the driver
+stays light.
 """
 
 import json

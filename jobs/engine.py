@@ -1,6 +1,7 @@
 """Accelerate over DeepSpeed (ZeRO 0-3) or over plain DDP, behind the few verbs that the loop needs.
 
-bf16: ZeRO 1-3 keep a bf16 copy beside fp32 masters; DDP and ZeRO-0 have no such copy, so there the forward pass runs under autocast.
+bf16: ZeRO 1-3 keep a bf16 copy beside fp32 masters; DDP and ZeRO-0 have no such copy, so there the forward pass runs
+under autocast.
 """
 
 import json
@@ -13,8 +14,8 @@ from typing import Any
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin
 from accelerate.utils import InitProcessGroupKwargs
-from deepspeed.utils import safe_get_full_fp32_param
 from deepspeed.runtime.zero.partition_parameters import GatheredParameters, register_external_parameter
+from deepspeed.utils import safe_get_full_fp32_param
 from torch import nn
 
 from configs.spec import JobSpec
@@ -23,7 +24,9 @@ from jobs.ranks import Ranks
 
 
 def deepspeed_config(spec: JobSpec) -> dict[str, Any]:
-    """The DeepSpeed settings of a job: ``configs/deepspeed/zeroN.json``, the recipe's own over it, and what follows from the spec."""
+    """The DeepSpeed settings of a job: ``configs/deepspeed/zeroN.json``, the recipe's own over it, and what follows
+    from the spec.
+    """
     stage = spec.engine.zero_stage
     assert stage is not None
     text = resources.files("configs.deepspeed").joinpath(f"zero{stage}.json").read_text(encoding="utf-8")
@@ -92,7 +95,7 @@ class Engine:
             self._keep_head_gathered()
 
     def _keep_head_gathered(self) -> None:
-        """The vocabulary projection is used by the objective, outside its own module: tell ZeRO-3 to gather it there."""
+        """The objective uses the vocabulary projection outside its own module: tell ZeRO-3 to gather it there."""
         head = self.objective.student.get_output_embeddings()
         if head is not None:
             for parameter in head.parameters():
@@ -112,7 +115,9 @@ class Engine:
         return self.model(batch, task_scale, teacher_scale)  # type: ignore[no-any-return]
 
     def backward_and_step(self, loss: torch.Tensor) -> None:
-        """Backward pass; after the step's last micro-batch also clipping and the optimizer (inside DeepSpeed's backward there)."""
+        """Backward pass; after the step's last micro-batch also clipping and the optimizer (inside DeepSpeed's
+        backward there).
+        """
         self.accelerator.backward(loss)
         if self.accelerator.sync_gradients and self.max_grad_norm is not None and not self.is_deepspeed:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
@@ -150,7 +155,9 @@ class Engine:
             torch.save(state, directory / "ddp.pt")
 
     def load(self, directory: Path) -> None:
-        """Read back what ``save`` wrote, by as many ranks (collective). The caller has verified the manifest: DeepSpeed unpickles."""
+        """Read back what ``save`` wrote, by as many ranks (collective). The caller has verified the manifest:
+        DeepSpeed unpickles.
+        """
         if self.is_deepspeed:
             path, _ = self.model.load_checkpoint(str(directory), tag="engine")
             if path is None:

@@ -68,7 +68,9 @@ class Training:
 
 
 def train(run: Training) -> dict[str, float]:
-    """Train from the newest checkpoint, or from the start, to the end; returns the final metrics (equal on all ranks)."""
+    """Train from the newest checkpoint, or from the start, to the end; returns the final metrics (equal on all
+    ranks).
+    """
     step = _start(run)
     window = _Window()
     metrics: dict[str, float] = {}
@@ -109,7 +111,8 @@ def _start(run: Training) -> int:
 def _optimizer_step(run: Training, step: int, window: "_Window") -> None:
     """Forward and backward over this rank's micro-batches, then one step of the optimizer.
 
-    Losses are means over the rows of the whole step (all ranks, all micro-batches), whatever their number in each micro-batch.
+    Losses are means over the rows of the whole step (all ranks, all micro-batches), whatever their number in each
+    micro-batch.
     """
     engine, objective = run.engine, run.engine.objective
     engine.train_mode(True)
@@ -168,8 +171,8 @@ def _log(run: Training, step: int, window: "_Window") -> None:
         metrics["sparsity/prunable"] = run.weights.sparsity
     if not all(torch.isfinite(torch.tensor(losses))):
         raise UserError(
-            f"the loss is {losses[0]} at step {step}: training diverged; lower train.lr.peak, lengthen train.lr.warmup or "
-            "use engine.precision fp32"
+            f"the loss is {losses[0]} at step {step}: training diverged; lower train.lr.peak, "
+            "lengthen train.lr.warmup or use engine.precision fp32"
         )
     run.reporter.step(step, run.num_steps, metrics)
     log.info("step %d/%d: %s", step, run.num_steps, ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))

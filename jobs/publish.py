@@ -1,6 +1,7 @@
 """Carry over what MLflow had not taken when a job ended: ``python -m jobs.publish LAUNCH.json``.
 
-Training never waits for MLflow, so a job may end while part of its spool is still on disk. This drains it, by the same code; what was
+Training never waits for MLflow, so a job may end while part of its spool is still on disk. This drains it, by the
+same code; what was
 carried over already is not sent again. Exit code 0: everything is in MLflow.
 """
 

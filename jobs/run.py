@@ -1,8 +1,10 @@
 """Entry point of every rank: a launch in, a trained and published model out.
 
-    open sources -> tokenizer -> data -> student, teacher -> objective -> engine -> shards -> method -> loop -> export -> publish
+    open sources -> tokenizer -> data -> student, teacher -> objective -> engine -> shards -> method -> loop -> export
+    -> publish
 
-Called by Ray Train's workers (``cluster.worker``), or by hand: ``python -m jobs.run spec.yaml out/`` (under torchrun for several ranks). Same
+Called by Ray Train's workers (``cluster.worker``), or by hand: ``python -m jobs.run spec.yaml out/`` (under torchrun
+for several ranks). Same
 code, same result.
 """
 
@@ -93,8 +95,8 @@ def classify(error: Exception) -> JobError:
     text = f"{type(error).__name__}: {str(error).strip()[:800]}"
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: can't allocate" in text:
         found = JobError(
-            f"out of memory ({text}); lower train.micro_batch_size or task.data.sequence_length, raise engine.strategy to a "
-            "higher ZeRO stage, or set engine.activation_checkpointing"
+            f"out of memory ({text}); lower train.micro_batch_size or task.data.sequence_length, raise "
+            "engine.strategy to a higher ZeRO stage, or set engine.activation_checkpointing"
         )
         found.reason = StopReason.OUT_OF_MEMORY
         return found
@@ -112,7 +114,8 @@ def _run(launch: Launch, directory: JobDirectory) -> Result | None:
     ranks = Ranks.join()
     if ranks.world_size != spec.resources.num_ranks:
         raise UserError(
-            f"{ranks.world_size} ranks were started, resources.num_ranks is {spec.resources.num_ranks}; start as many as the spec says"
+            f"{ranks.world_size} ranks were started, resources.num_ranks is {spec.resources.num_ranks}; "
+            "start as many as the spec says"
         )
     _check_newest(directory, launch)
     _seed(spec.train.seed + ranks.rank)
@@ -303,7 +306,11 @@ def _facts(launch: Launch, run: Training, origins: dict[str, Origin]) -> dict[st
     if run.weights is not None:
         facts["prunable_weights"] = run.weights.num_weights
     facts |= {"env.prunus": __version__, "env.python": platform.python_version(), "env.torch": torch.__version__}
-    facts |= {"env.transformers": transformers.__version__, "env.device": str(run.ranks.device), "env.git": _git_revision()}
+    facts |= {
+        "env.transformers": transformers.__version__,
+        "env.device": str(run.ranks.device),
+        "env.git": _git_revision(),
+    }
     return facts
 
 
@@ -321,12 +328,14 @@ def _check_newest(directory: JobDirectory, launch: Launch) -> None:
     except (FileNotFoundError, ValueError):
         return
     if newest > int(launch.token):
-        raise StaleAttempt(f"attempt {launch.attempt_id} (token {launch.token}) is superseded by token {newest}; it stops")
+        raise StaleAttempt(
+            f"attempt {launch.attempt_id} (token {launch.token}) is superseded by token {newest}; it stops"
+        )
 
 
 def _seed(seed: int) -> None:
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 - libraries draw from it
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
@@ -343,14 +352,18 @@ def _log_to(path: Path, launch: Launch, rank: int) -> None:
 
 
 def _by_hand(arguments: list[str]) -> int:
-    """``python -m jobs.run spec.yaml out/ [a.b=c ...]``: one job, no service, no Ray; ``from:`` is a directory or a hub id."""
+    """``python -m jobs.run spec.yaml out/ [a.b=c ...]``: one job, no service, no Ray; ``from:`` is a directory or a
+    hub id.
+    """
     if len(arguments) < 2:
         sys.stderr.write("usage: python -m jobs.run SPEC.yaml OUT_DIR [a.b=value ...]\n")
         return 2
     try:
         campaign = load_file(Path(arguments[0]), arguments[2:], base=Path.cwd())
         if len(campaign.jobs) != 1:
-            raise ConfigError(f"{arguments[0]} has {len(campaign.jobs)} jobs", remedy="by hand one job is run at a time")
+            raise ConfigError(
+                f"{arguments[0]} has {len(campaign.jobs)} jobs", remedy="by hand one job is run at a time"
+            )
         launch = _launch_by_hand(campaign.jobs[0], Path(arguments[1]).resolve())
         result = run_rank(launch)
     except (ConfigError, JobError) as error:

@@ -1,4 +1,5 @@
-"""Once, at set-up: let DeepSpeed compile its small CPU communication operator, and import the stack so that its bytecode is there.
+"""Once, at set-up: let DeepSpeed compile its small CPU communication operator, and import the stack so that its
+bytecode is there.
 
 ``python -m jobs.warm_up``; without it the first job on a machine does it, which takes tens of seconds.
 """

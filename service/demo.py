@@ -64,12 +64,16 @@ def main() -> int:
 
 
 def make_data() -> None:
-    """Write the demo's data and base model, unless they are there; in a process of its own, for this one has no torch."""
+    """Write the demo's data and base model, unless they are there; in a process of its own, for this one has no
+    torch.
+    """
     if (DATA / "model" / "model.safetensors").is_file() and (DATA / "names-eval.tsv").is_file():
         return
     made = subprocess.run([sys.executable, "-m", "jobs.data.demo", str(DATA)], check=False)  # noqa: S603 - our own module
     if made.returncode:
-        raise ConfigError(f"the demo's data could not be made (exit {made.returncode})", remedy="run `make setup` again")
+        raise ConfigError(
+            f"the demo's data could not be made (exit {made.returncode})", remedy="run `make setup` again"
+        )
 
 
 def submit_or_reuse(client: Client, campaign: Campaign) -> CampaignView:
