@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from jobs.errors import PruningError
@@ -79,9 +79,9 @@ def load(path: Path) -> Masks:
             masks = {name: unpack(opened.get_tensor(name), tuple(shape)) for name, shape in shapes.items()}
     except FileNotFoundError as error:
         raise PruningError(f"{file} does not exist; give a job or directory that has a mask") from error
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise PruningError(f"{file} cannot be read as a mask: {error}") from error
-    if digest(masks) != metadata["digest"]:
+    if digest(masks) != metadata.get("digest"):
         raise PruningError(f"{file} is damaged: its bits do not match its digest; fetch it again")
     return masks
 
