@@ -1,0 +1,136 @@
+"""Masks as data: bit order against numpy's ``packbits``, the file, its damage, and comparisons by hand."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
+
+from jobs import masks
+from jobs.errors import PruningError
+
+
+def example() -> masks.Masks:
+    generator = torch.Generator().manual_seed(3)
+    return {name: torch.rand(shape, generator=generator) > 0.5 for name, shape in {"b": (3, 7), "a": (5,)}.items()}
+
+
+@given(st.lists(st.booleans(), max_size=70))
+def test_packing_is_numpys_little_bit_order_and_comes_back(bits: list[bool]) -> None:
+    mask = torch.tensor(bits, dtype=torch.bool)
+    packed = masks.pack(mask)
+    assert packed.dtype == torch.uint8
+    assert packed.tolist() == np.packbits(np.array(bits, dtype=bool), bitorder="little").tolist()
+    assert torch.equal(masks.unpack(packed, (len(bits),)), mask)
+
+
+def test_the_first_element_is_the_lowest_bit_of_the_first_byte() -> None:
+    mask = torch.zeros(2, 5, dtype=torch.bool)
+    mask[0, 0] = mask[0, 1] = mask[1, 4] = True  # flat positions 0, 1 and 9
+    assert masks.pack(mask).tolist() == [0b11, 0b10]
+
+
+def test_a_transposed_mask_is_packed_in_its_own_row_major_order() -> None:
+    mask = torch.tensor([[True, False], [True, True], [False, False]]).T  # not contiguous
+    assert masks.pack(mask).tolist() == [0b010011]  # rows: 1 1 0 / 0 1 0
+    assert torch.equal(masks.unpack(masks.pack(mask), (2, 3)), mask)
+
+
+def test_a_file_comes_back_equal_and_any_reader_of_safetensors_understands_it(tmp_path: Path) -> None:
+    wanted = example()
+    path = masks.save(wanted, tmp_path / "masks" / "step-3", method="locked", step=3)
+    for place in (path, path.parent):
+        loaded = masks.load(place)
+        assert list(loaded) == ["b", "a"]
+        assert all(torch.equal(loaded[name], wanted[name]) for name in wanted)
+    raw = load_file(path)
+    assert raw["b"].tolist() == np.packbits(wanted["b"].numpy().ravel(), bitorder="little").tolist()
+    with safe_open(path, framework="np") as opened:
+        facts = opened.metadata()
+    assert {key: facts[key] for key in ("format", "version", "method", "step")} == {
+        "format": "prunus-mask",
+        "version": "1",
+        "method": "locked",
+        "step": "3",
+    }
+    assert json.loads(facts["shapes"]) == {"b": [3, 7], "a": [5]}
+    assert [p.name for p in path.parent.iterdir()] == ["mask.safetensors"]
+
+
+def test_one_bit_per_weight_is_stored(tmp_path: Path) -> None:
+    path = masks.save({"w": torch.ones(800, 1000, dtype=torch.bool)}, tmp_path, method="dense", step=0)
+    assert 100_000 <= path.stat().st_size < 101_000
+
+
+def test_the_digest_depends_on_bits_names_and_shapes_but_not_on_order() -> None:
+    one = example()
+    assert masks.digest(one) == masks.digest(dict(reversed(one.items())))
+    flipped = {**one, "a": one["a"] ^ torch.tensor([False, False, True, False, False])}
+    reshaped = {**one, "b": one["b"].view(7, 3)}
+    renamed = {"b": one["b"], "c": one["a"]}
+    assert len({masks.digest(m) for m in (one, flipped, reshaped, renamed)}) == 4
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    path = masks.save(example(), tmp_path, method="locked", step=0)
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(PruningError, match="is damaged: its bits do not match its digest; fetch it again"):
+        masks.load(path)
+
+
+@pytest.mark.parametrize("length", [0, 5, 100, -1])
+def test_a_file_cut_short_cannot_be_read_as_a_mask(tmp_path: Path, length: int) -> None:
+    path = masks.save(example(), tmp_path, method="locked", step=0)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(PruningError, match=r"mask\.safetensors cannot be read as a mask"):
+        masks.load(path)
+
+
+def test_a_mask_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PruningError, match="does not exist; give a job or directory that has a mask"):
+        masks.load(tmp_path)
+
+
+def test_other_safetensors_are_no_masks(tmp_path: Path) -> None:
+    save_file({"w": torch.ones(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(PruningError, match=r"model\.safetensors is not a prunus mask of version 1"):
+        masks.load(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("shapes", ['{"b": [3, 7], "a": [6000]}', '{"b": [3, 7], "z": [5]}', "[", None])
+def test_a_mask_whose_facts_do_not_fit_its_bits_is_refused(tmp_path: Path, shapes: str | None) -> None:
+    path = masks.save(example(), tmp_path, method="locked", step=0)
+    with safe_open(path, framework="pt") as opened:
+        facts = opened.metadata()
+    facts = {key: value for key, value in facts.items() if key != "shapes"} | ({"shapes": shapes} if shapes else {})
+    save_file({name: masks.pack(mask) for name, mask in example().items()}, path, facts)
+    with pytest.raises(PruningError, match="cannot be read as a mask"):
+        masks.load(path)
+
+
+def test_comparison_by_hand() -> None:
+    old = {"a": torch.tensor([True, True, False, False]), "b": torch.tensor([True])}
+    new = {"a": torch.tensor([True, False, True, False]), "b": torch.tensor([True])}
+    # 2 of 5 bits changed; kept in both: 2 (a0, b0); kept in either: 4
+    assert masks.compare(old, new) == masks.Change(flipped=0.4, iou_kept=0.5)
+
+
+def test_equal_masks_and_empty_masks_have_an_iou_of_1() -> None:
+    nothing = {"a": torch.zeros(3, dtype=torch.bool)}
+    assert masks.compare(example(), example()) == masks.Change(0.0, 1.0)
+    assert masks.compare(nothing, nothing) == masks.Change(0.0, 1.0)
+    assert masks.compare({}, {}) == masks.Change(0.0, 1.0)
+
+
+def test_sparsity_is_the_share_removed_over_all_positions() -> None:
+    both = {"a": torch.tensor([True, False, False, False]), "b": torch.ones(4, dtype=torch.bool)}
+    assert masks.sparsity(both) == 0.375
+    assert masks.sparsity({}) == 0.0
