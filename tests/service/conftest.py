@@ -1,13 +1,18 @@
 """Worlds for the tests of the scheduler and the store; see ``world``."""
 
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from world import World
+import uvicorn
+from starlette.testclient import TestClient
+from world import HOST, World, make_app
 
 from cluster.executor import Node
 from cluster.fake import FakeExecutor
+from service.client import Client
 from service.sources import NoRegistry, Registry
 
 
@@ -30,3 +35,32 @@ def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
 def world(make_world: Callable[..., World]) -> World:
     """One node with two CPUs."""
     return make_world()
+
+
+@pytest.fixture
+def http(world: World) -> TestClient:
+    """Hand-made requests over ASGI."""
+    return TestClient(make_app(world), base_url=HOST, raise_server_exceptions=False)
+
+
+@pytest.fixture
+def client(world: World) -> Iterator[Client]:
+    """Our client over a loopback socket."""
+    server = uvicorn.Server(uvicorn.Config(make_app(world), port=0, log_config=None))
+    started = threading.Event()
+    startup = server.startup
+
+    async def signal(*arguments: Any, **named: Any) -> None:
+        await startup(*arguments, **named)
+        started.set()
+
+    server.startup = signal  # type: ignore[method-assign]
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    assert started.wait(20.0)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    with Client(f"{HOST}:{port}") as opened:
+        yield opened
+    server.should_exit = True
+    thread.join(20.0)
+    assert not thread.is_alive()

@@ -2,74 +2,19 @@
 
 import json
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 from pydantic import SecretStr
 from starlette.testclient import TestClient
-from world import World, make_campaign, make_spec
+from world import HOST, World, finish, make_app, make_campaign, make_spec
 
 from configs import StopReason
 from service.app import Parts, create_app
 from service.client import Client
 from service.errors import NotFound, Refused, Unauthorized, Unreachable
-from service.settings import Settings
 from service.wire import JobState, Submission
-
-HOST = "http://127.0.0.1"
-
-
-def make_app(world: World, **settings: Any) -> Any:
-    parts = Parts(
-        settings=Settings.load({}, home=world.home, **settings),
-        store=world.store,
-        executor=world.cluster,
-        sources=world.sources,
-        registry=world.registry,
-    )
-    return create_app(parts)
-
-
-@pytest.fixture
-def http(world: World) -> TestClient:
-    return TestClient(make_app(world), base_url=HOST, raise_server_exceptions=False)
-
-
-@pytest.fixture
-def client(world: World) -> Iterator[Client]:
-    server = uvicorn.Server(uvicorn.Config(make_app(world), port=0, log_config=None))
-    started = threading.Event()
-    startup = server.startup
-
-    async def signal(*arguments: Any, **named: Any) -> None:
-        await startup(*arguments, **named)
-        started.set()
-
-    server.startup = signal  # type: ignore[method-assign]
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    assert started.wait(20.0)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    with Client(f"{HOST}:{port}") as opened:
-        yield opened
-    server.should_exit = True
-    thread.join(20.0)
-    assert not thread.is_alive()
-
-
-def finish(world: World, name: str, files: dict[str, str]) -> str:
-    """Run a queued job to its end with an artifact."""
-    attempt = world.start(name)
-    world.cluster.leave_artifact(attempt, files)
-    world.cluster.finish(attempt)
-    world.step()
-    assert world.state(name) is JobState.SUCCEEDED
-    return attempt
 
 
 def body(*names: str) -> str:
@@ -112,102 +57,6 @@ def test_an_answer_from_something_else_is_not_taken_for_ours() -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(404, text="<html>"))
     with Client(HOST, transport=transport) as lost, pytest.raises(NotFound, match="is that a prunus server"):
         lost.info()
-
-
-def test_a_file_is_streamed_from_any_offset(client: Client, world: World) -> None:
-    content = "".join(f"{number:09d}\n" for number in range(100_000))
-    world.submit(make_spec("a"))
-    finish(world, "a", {"model/weights.txt": content, "masks/step-1/mask.json": "[]"})
-    listing = client.artifacts("job:a")
-    assert {file.path: file.size for file in listing.files} == {
-        "model/weights.txt": 1_000_000,
-        "masks/step-1/mask.json": 2,
-    }
-    for offset in (0, 1, 999_999, 1_000_000):
-        with client.open_file("job:a", "model/weights.txt", offset) as chunks:
-            assert b"".join(chunks) == content.encode()[offset:]
-    with client.open_file("job:a", "manifest.json") as chunks:
-        assert json.loads(b"".join(chunks))["job_name"] == "a"
-
-
-@pytest.mark.parametrize(
-    ("ranges", "status", "content"),
-    [
-        ("bytes=2-4", 206, "234"),
-        ("bytes=-3", 206, "789"),
-        ("bytes=8-100", 206, "89"),
-        ("bytes=10-", 416, None),
-        ("bytes=5-2", None, None),
-        ("pages=1-2", None, None),
-    ],
-)
-def test_ranges_give_what_http_says(
-    http: TestClient, world: World, ranges: str, status: int | None, content: str | None
-) -> None:
-    world.submit(make_spec("a"))
-    finish(world, "a", {"model/digits": "0123456789"})
-    answer = http.get(
-        "/v1/artifacts/file", params={"source": "job:a", "path": "model/digits"}, headers={"range": ranges}
-    )
-    assert answer.status_code == status if status else answer.status_code in {200, 400, 416}
-    if content is not None:
-        assert answer.text == content
-
-
-TRICKS = [
-    "../attempts/1/launch.json",
-    "model/../../attempts/1/launch.json",
-    "/etc/passwd",
-    "//etc/passwd",
-    "..\\..\\secret",
-    "%2e%2e/attempts/1/launch.json",
-    "....//attempts/1/launch.json",
-    "model/./config.json",
-    "./model/config.json",
-    "model//config.json",
-    "model",
-    "",
-    ".",
-    "C:/windows",
-    "model/config.json\x00",
-    "model/unlisted",
-    "model/link",
-    "linked/config.json",
-]
-
-
-@pytest.mark.parametrize("trick", TRICKS)
-def test_a_path_gives_only_what_the_manifest_names(http: TestClient, world: World, trick: str) -> None:
-    world.submit(make_spec("a"))
-    finish(world, "a", {"model/config.json": "{}", "model/link": "x", "linked/config.json": "x"})
-    root = world.directory("a").artifacts
-    secret = world.home / "secret"
-    secret.write_text("secret")
-    (root / "model" / "unlisted").write_text("secret")
-    (root / "model" / "link").unlink()
-    (root / "model" / "link").symlink_to(secret)
-    (root / "linked" / "config.json").rename(world.home / "config.json")
-    (root / "linked").rmdir()
-    (root / "linked").symlink_to(world.home)
-    answer = http.get("/v1/artifacts/file", params={"source": "job:a", "path": trick})
-    assert answer.status_code in {404, 422}
-    assert answer.json()["error"]
-
-
-@pytest.mark.parametrize(
-    "source", ["job:nope", "job:../a", "models:/a", "models:/a@b", "/etc", "org/model", "", "job:"]
-)
-def test_a_source_that_is_no_artifact_is_not_found(http: TestClient, source: str) -> None:
-    for path in ("/v1/artifacts", "/v1/artifacts/file"):
-        answer = http.get(path, params={"source": source, "path": "model/config.json"})
-        assert (answer.status_code, "error" in answer.json()) == (404, True)
-
-
-def test_an_unfinished_job_has_no_artifact_yet(http: TestClient, world: World) -> None:
-    world.submit(make_spec("a"))
-    answer = http.get("/v1/artifacts", params={"source": "job:a"})
-    assert answer.status_code == 404
-    assert "QUEUED" in answer.json()["error"]
 
 
 @pytest.mark.parametrize(
@@ -344,74 +193,6 @@ def test_the_server_is_not_ready_without_its_scheduler(world: World) -> None:
     assert (http.get("/healthz").status_code, http.get("/readyz").status_code) == (200, 503)
 
 
-def test_a_growing_log_is_followed_by_offset_and_ends_with_its_attempt(client: Client, world: World) -> None:
-    world.submit(make_spec("a"))
-    assert (client.log("a").data, client.log("a").ended) == (b"", False)
-    attempt = world.start("a")
-    path = world.directory("a").rank_log(1, 0)
-    path.write_bytes("zwölf\nö".encode()[:-1])  # The last character is half written.
-    first = client.log("a")
-    assert (first.text, first.ended) == ("zwölf\n", False)
-    path.write_bytes("zwölf\nöff\n".encode())
-    second = client.log("a", offset=first.next_offset)
-    assert (second.text, second.ended) == ("öff\n", False)
-    world.cluster.finish(attempt)
-    world.step()
-    last = client.log("a", offset=second.next_offset)
-    assert (last.data, last.ended) == (b"", True)
-
-
-def test_a_long_log_comes_in_pieces_of_a_mebibyte_byte_exact(client: Client, world: World) -> None:
-    world.submit(make_spec("a"))
-    attempt = world.start("a")
-    content = "".join(f"línea {number}\n" for number in range(250_000)).encode()
-    world.directory("a").rank_log(1, 0).write_bytes(content)
-    world.cluster.finish(attempt)
-    world.step()
-    pieces, offset, ended = [], 0, False
-    while not ended:
-        chunk = client.log("a", rank=0, offset=offset)
-        assert len(chunk.data) <= 1 << 20
-        pieces.append(chunk.data)
-        offset, ended = chunk.next_offset, chunk.ended
-    assert b"".join(pieces) == content
-
-
-def test_the_driver_speaks_where_no_rank_did(client: Client, world: World) -> None:
-    world.submit(make_spec("a"))
-    attempt = world.start("a")
-    world.cluster.logs[attempt] = "cannot import x\n"
-    assert client.log("a", rank=-1).text == "cannot import x\n"
-    assert client.log("a").text == ""
-    world.cluster.finish(attempt, StopReason.LAUNCH_FAILED)
-    world.step()
-    assert client.log("a").text == "cannot import x\n"
-
-
-def test_a_rank_or_attempt_that_does_not_exist_is_not_found(client: Client, world: World) -> None:
-    world.submit(make_spec("a"))
-    world.start("a")
-    with pytest.raises(NotFound, match="there is no rank 1"):
-        client.log("a", rank=1)
-    with pytest.raises(NotFound, match="there is no attempt 2"):
-        client.log("a", attempt=2)
-
-
-def test_a_log_that_is_a_link_is_not_followed(client: Client, world: World, tmp_path: Path) -> None:
-    world.submit(make_spec("a"))
-    world.start("a")
-    secret = tmp_path / "secret"
-    secret.write_text("secret")
-    world.directory("a").rank_log(1, 0).symlink_to(secret)
-    assert client.log("a").data == b""
-
-
 def test_the_scheme_names_every_route(http: TestClient) -> None:
     paths = http.get("/openapi.json").json()["paths"]
     assert {"/v1/info", "/v1/jobs", "/v1/jobs/{ref}", "/v1/campaigns", "/v1/artifacts/file"} <= set(paths)
-
-
-def test_an_alias_means_the_job_that_made_its_run(make_world: Callable[..., World]) -> None:
-    world = make_world()
-    http = TestClient(make_app(world), base_url=HOST)
-    assert "--mlflow-uri" in http.get("/v1/artifacts", params={"source": "models:/a@b"}).json()["error"]

@@ -7,6 +7,7 @@ from typing import Any
 from cluster.fake import FakeExecutor
 from configs import Campaign, JobSpec
 from configs.artifacts import JobDirectory
+from service.app import Parts, create_app
 from service.database import Database
 from service.records import AttemptRow, JobRow
 from service.scheduler import Scheduler
@@ -32,6 +33,9 @@ def make_spec(name: str, start: str = "org/base", **more: Any) -> JobSpec:
 
 def make_campaign(*specs: JobSpec, name: str | None = None) -> Campaign:
     return Campaign(name=name, jobs=specs)
+
+
+HOST = "http://127.0.0.1"
 
 
 @dataclass
@@ -110,3 +114,24 @@ class World:
         self.step()
         assert self.state(name) is JobState.RUNNING
         return attempt_id
+
+
+def make_app(world: World, **settings: Any) -> Any:
+    parts = Parts(
+        settings=Settings.load({}, home=world.home, **settings),
+        store=world.store,
+        executor=world.cluster,
+        sources=world.sources,
+        registry=world.registry,
+    )
+    return create_app(parts)
+
+
+def finish(world: World, name: str, files: dict[str, str]) -> str:
+    """Run a queued job to its end with an artifact."""
+    attempt = world.start(name)
+    world.cluster.leave_artifact(attempt, files)
+    world.cluster.finish(attempt)
+    world.step()
+    assert world.state(name) is JobState.SUCCEEDED
+    return attempt

@@ -1,0 +1,81 @@
+"""What the client promises beside its calls, which ``test_app`` makes over a socket."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from world import make_campaign, make_spec
+
+from service.client import Client, LogChunk
+from service.errors import ServerFault, Unreachable
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("fastapi", "sqlalchemy", "alembic", "mlflow", "ray", "torch", "numpy")
+
+
+def test_importing_the_client_loads_nothing_heavy() -> None:
+    code = f"import sys, service.client; print([m for m in {HEAVY} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_submission_whose_answer_was_lost_is_repeated_with_the_same_key() -> None:
+    keys: list[str] = []
+
+    def lose_the_first(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["idempotency-key"])
+        if len(keys) == 1:
+            raise httpx.ReadError("connection reset")
+        return httpx.Response(200, json={"id": "c-1", "created_at": 1.0, "jobs": []})
+
+    with Client("http://127.0.0.1", transport=httpx.MockTransport(lose_the_first)) as client:
+        assert client.submit(make_campaign(make_spec("a"))).id == "c-1"
+    assert len(keys) == 2
+    assert keys[0] == keys[1]
+
+
+def test_a_connection_cut_in_the_middle_of_a_file_is_unreachable() -> None:
+    class Cut(httpx.SyncByteStream):
+        def __iter__(self):  # type: ignore[no-untyped-def]
+            yield b"begin"
+            raise httpx.ReadError("connection reset")
+
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=Cut()))
+    with (
+        Client("http://127.0.0.1", transport=transport) as client,
+        pytest.raises(Unreachable, match="connection reset"),
+        client.open_file("job:a", "model/x") as chunks,
+    ):
+        list(chunks)
+
+
+def test_a_proxy_that_drops_the_range_is_noticed() -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, content=b"whole file"))
+    with (
+        Client("http://127.0.0.1", transport=transport) as client,
+        pytest.raises(ServerFault, match="byte range"),
+        client.open_file("job:a", "model/x", offset=3),
+    ):
+        pass
+
+
+def test_an_answer_of_another_version_is_named_as_such() -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(200, json={"strange": 1}))
+    with (
+        Client("http://127.0.0.1", transport=transport) as client,
+        pytest.raises(ServerFault, match="same prunus version"),
+    ):
+        client.job("a")
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_a_gateway_without_its_server_is_unreachable(status: int) -> None:
+    transport = httpx.MockTransport(lambda _: httpx.Response(status, text="<html>"))
+    with Client("http://127.0.0.1", transport=transport) as client, pytest.raises(Unreachable):
+        client.info()
+
+
+def test_bytes_that_are_no_text_are_shown_all_the_same() -> None:
+    assert LogChunk(b"a\xffb", 3, True).text == "a\ufffdb"

@@ -1,0 +1,72 @@
+"""Logs by byte offset, over the socket."""
+
+from pathlib import Path
+
+import pytest
+from world import World, make_spec
+
+from configs import StopReason
+from service.client import Client
+from service.errors import NotFound
+
+
+def test_a_growing_log_is_followed_by_offset_and_ends_with_its_attempt(client: Client, world: World) -> None:
+    world.submit(make_spec("a"))
+    assert (client.log("a").data, client.log("a").ended) == (b"", False)
+    attempt = world.start("a")
+    path = world.directory("a").rank_log(1, 0)
+    path.write_bytes("zwölf\nö".encode()[:-1])  # The last character is half written.
+    first = client.log("a")
+    assert (first.text, first.ended) == ("zwölf\n", False)
+    path.write_bytes("zwölf\nöff\n".encode())
+    second = client.log("a", offset=first.next_offset)
+    assert (second.text, second.ended) == ("öff\n", False)
+    world.cluster.finish(attempt)
+    world.step()
+    last = client.log("a", offset=second.next_offset)
+    assert (last.data, last.ended) == (b"", True)
+
+
+def test_a_long_log_comes_in_pieces_of_a_mebibyte_byte_exact(client: Client, world: World) -> None:
+    world.submit(make_spec("a"))
+    attempt = world.start("a")
+    content = "".join(f"línea {number}\n" for number in range(250_000)).encode()
+    world.directory("a").rank_log(1, 0).write_bytes(content)
+    world.cluster.finish(attempt)
+    world.step()
+    pieces, offset, ended = [], 0, False
+    while not ended:
+        chunk = client.log("a", rank=0, offset=offset)
+        assert len(chunk.data) <= 1 << 20
+        pieces.append(chunk.data)
+        offset, ended = chunk.next_offset, chunk.ended
+    assert b"".join(pieces) == content
+
+
+def test_the_driver_speaks_where_no_rank_did(client: Client, world: World) -> None:
+    world.submit(make_spec("a"))
+    attempt = world.start("a")
+    world.cluster.logs[attempt] = "cannot import x\n"
+    assert client.log("a", rank=-1).text == "cannot import x\n"
+    assert client.log("a").text == ""
+    world.cluster.finish(attempt, StopReason.LAUNCH_FAILED)
+    world.step()
+    assert client.log("a").text == "cannot import x\n"
+
+
+def test_a_rank_or_attempt_that_does_not_exist_is_not_found(client: Client, world: World) -> None:
+    world.submit(make_spec("a"))
+    world.start("a")
+    with pytest.raises(NotFound, match="there is no rank 1"):
+        client.log("a", rank=1)
+    with pytest.raises(NotFound, match="there is no attempt 2"):
+        client.log("a", attempt=2)
+
+
+def test_a_log_that_is_a_link_is_not_followed(client: Client, world: World, tmp_path: Path) -> None:
+    world.submit(make_spec("a"))
+    world.start("a")
+    secret = tmp_path / "secret"
+    secret.write_text("secret")
+    world.directory("a").rank_log(1, 0).symlink_to(secret)
+    assert client.log("a").data == b""
