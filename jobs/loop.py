@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ class Training:
         checkpoints: Directory of the checkpoints.
         attempt_id: Id of this attempt, for files that lie aside.
         tracker: On rank 0 only.
+        guard: Raises StaleAttempt once a newer attempt has taken the job over; called before each write.
     """
 
     spec: JobSpec
@@ -50,6 +52,7 @@ class Training:
     attempt_id: str
     tracker: Tracker | None
     reporter: Reporter
+    guard: Callable[[], None]
     history: History = field(default_factory=list)
 
     @property
@@ -207,6 +210,7 @@ def _evaluate(run: Training, step: int) -> dict[str, float]:
 
 
 def _checkpoint(run: Training, step: int) -> None:
+    run.guard()
     run.reporter.phase("saving")
     began = time.monotonic()
     checkpoint.save(

@@ -4,64 +4,37 @@
     -> publish
 
 Called by Ray Train's workers (``cluster.worker``), or by hand: ``python -m jobs.run spec.yaml out/`` (under torchrun
-for several ranks). Same
-code, same result.
+for several ranks). Same code, same result.
 """
 
 import contextlib
 import json
 import logging
-import math
 import os
-import platform
-import random
-import subprocess
 import sys
 import time
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 import transformers
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from configs import ConfigError, JobSpec, Launch, RankError, ResolvedSource, StopReason, __version__, load_file
 from configs.artifacts import JobDirectory, write_atomic
-from configs.methods import Dense, Locked
 from configs.sources import source_kind
-from jobs import export, figures, models
-from jobs.data import TaskData, build_data
-from jobs.enforcement import MaskedWeights
-from jobs.engine import Engine, uses_autocast
+from jobs import models
+from jobs.build import build_engine, open_sources, seed_all
+from jobs.data import build_data
 from jobs.errors import JobError, StaleAttempt, StorageError, UserError
 from jobs.loop import Training, train
-from jobs.masks import Masks
-from jobs.methods import METHODS, Start, build_method
-from jobs.methods.locked import fit_mask
-from jobs.models import Origin
-from jobs.objective import Weights
+from jobs.methods import build_method
 from jobs.ranks import Ranks
 from jobs.report import Reporter
-from jobs.shards import shard_view
-from jobs.tasks import TASKS, Task
+from jobs.results import Result, finish_job, run_facts
+from jobs.tasks import TASKS
 from jobs.tracking import Tracker, identity
 
 log = logging.getLogger(__name__)
-_PUBLISH_WAIT_S = 120.0
-
-
-@dataclass(frozen=True)
-class Result:
-    """What the last rank-0 line of a job says; copied into the attempt's outcome."""
-
-    metrics: dict[str, float]
-    run_id: str | None
-    published: bool
-    manifest_sha256: str
-    bytes_on_disk: int
 
 
 def run_rank(launch: Launch) -> Result | None:
@@ -118,7 +91,7 @@ def _run(launch: Launch, directory: JobDirectory) -> Result | None:
             "start as many as the spec says"
         )
     _check_newest(directory, launch)
-    _seed(spec.train.seed + ranks.rank)
+    seed_all(spec.train.seed + ranks.rank)
     reporter = Reporter(directory.progress(launch.attempt) if ranks.is_main else None, launch.attempt_id)
     reporter.phase("starting")
     tracker = _tracker(launch, directory) if ranks.is_main else None
@@ -136,13 +109,13 @@ def _train_and_publish(
     launch: Launch, directory: JobDirectory, ranks: Ranks, reporter: Reporter, tracker: Tracker | None
 ) -> Result | None:
     spec = launch.spec
-    origins = ranks.main_first(lambda: _open_sources(launch, directory))
+    origins = ranks.main_first(lambda: open_sources(launch, directory))
     tokenizer = models.load_tokenizer(origins["model"])
     reporter.phase("data")
     data = build_data(spec, tokenizer, Path(launch.cache_dir), ranks)
     task = TASKS[spec.task.name](data.labels)
     reporter.phase("starting")
-    engine, weights, start = _build(spec, origins, tokenizer, task, data, ranks)
+    engine, weights, start = build_engine(spec, origins, tokenizer, task, data, ranks)
     run = Training(
         spec=spec,
         num_steps=start.num_steps,
@@ -156,130 +129,14 @@ def _train_and_publish(
         attempt_id=launch.attempt_id,
         tracker=tracker,
         reporter=reporter,
+        guard=lambda: _check_newest(directory, launch),
     )
     if tracker is not None:
-        tracker.params(_facts(launch, run, origins))
+        tracker.params(run_facts(launch, run, origins))
     metrics = train(run)
     reporter.phase("saving")
     _check_newest(directory, launch)
-    return _publish(run, launch, directory, tokenizer, origins, metrics)
-
-
-def _open_sources(launch: Launch, directory: JobDirectory) -> dict[str, Origin]:
-    return {
-        role: models.open_source(source, directory.root / "downloads" / role) for role, source in launch.sources.items()
-    }
-
-
-def _build(
-    spec: JobSpec,
-    origins: dict[str, Origin],
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    data: TaskData,
-    ranks: Ranks,
-) -> tuple[Engine, MaskedWeights | None, Start]:
-    """Student, teacher, objective, engine, shards: what the loop works on."""
-    _seed(spec.train.seed)  # the same new head on every rank
-    student = models.load_model(task.auto_class, origins["model"], spec.model, task.model_overrides())
-    if spec.engine.activation_checkpointing:
-        student.gradient_checkpointing_enable({"use_reentrant": False})
-    teacher = _teacher(spec, origins, tokenizer, task, ranks)
-    prunable: dict[str, torch.nn.Parameter] = {}
-    if METHODS[spec.method.name].prunes:
-        assert not isinstance(spec.method, Dense)
-        prunable = models.prunable_parameters(student, spec.method.prunable)
-    shapes = {name: tuple(weight.shape) for name, weight in prunable.items()}
-    given = _given_mask(spec, origins, shapes)
-    distillation = spec.distillation
-    mixture = Weights(
-        task=distillation.task_weight if distillation else 1.0,
-        teacher=distillation.teacher_weight if distillation else 0.0,
-        temperature=distillation.temperature if distillation else 1.0,
-        predicted_only=distillation is not None and distillation.tokens == "predicted",
-        chunk_rows=distillation.chunk_rows if distillation else 512,
-    )
-    engine = Engine(task.objective_class(student, teacher, mixture, uses_autocast(spec)), spec, ranks)
-    _seed(spec.train.seed + ranks.rank)
-    weights = None
-    if prunable:
-        shards = shard_view(prunable, engine.torch_optimizer, engine.engine_optimizer, ranks.rank)
-        weights = MaskedWeights(shards, engine.engine_optimizer, ranks)
-    num_steps = spec.train.num_steps or _steps_of_epochs(spec, data)
-    # A method that prunes nothing never touches its weights.
-    start = Start(weights or MaskedWeights([], engine.engine_optimizer, ranks), num_steps, ranks, given)
-    return engine, weights, start
-
-
-def _steps_of_epochs(spec: JobSpec, data: TaskData) -> int:
-    assert data.num_train_sequences is not None and spec.train.num_epochs is not None, "checked by JobSpec"
-    return max(1, math.ceil(data.num_train_sequences * spec.train.num_epochs / spec.train.batch_size))
-
-
-def _teacher(
-    spec: JobSpec, origins: dict[str, Origin], tokenizer: PreTrainedTokenizerBase, task: Task, ranks: Ranks
-) -> PreTrainedModel | None:
-    if spec.distillation is None:
-        return None
-    origin = origins["teacher"]
-    models.check_same_tokenizer(tokenizer, models.load_tokenizer(origin), origin.reference)
-    teacher = models.load_model(task.auto_class, origin, None, {})
-    models.check_same_labels(task.labels, teacher, origin.reference)
-    dtype = torch.bfloat16 if spec.engine.precision == "bf16" and not uses_autocast(spec) else torch.float32
-    return teacher.to(ranks.device, dtype).eval().requires_grad_(False)
-
-
-def _given_mask(spec: JobSpec, origins: dict[str, Origin], shapes: dict[str, tuple[int, ...]]) -> Masks | None:
-    if not isinstance(spec.method, Locked) or spec.method.mask == "zeros":
-        return None
-    role = "mask" if "mask" in origins else "model"
-    if role == "model" and origins["model"].mask_directory is None:
-        return None
-    return fit_mask(models.load_mask(origins[role]), shapes, origins[role].reference)
-
-
-def _publish(
-    run: Training,
-    launch: Launch,
-    directory: JobDirectory,
-    tokenizer: PreTrainedTokenizerBase,
-    origins: dict[str, Origin],
-    metrics: dict[str, float],
-) -> Result | None:
-    """Write artifacts and hand them to MLflow (collective; rank 0 writes)."""
-    root, spec = directory.artifacts, launch.spec
-    lineage = {role: origin.lineage for role, origin in origins.items()}
-    masks = run.method.masks()
-    card = export.model_card(launch, lineage, metrics, spec.model.source)
-    measured = export.write_model(run.engine, tokenizer, masks, root / "model", card)
-    if run.tracker is None:
-        run.ranks.barrier()
-        return None
-    metrics = {**metrics, **measured}
-    export.write_mask(masks, root, spec.method.name, run.num_steps)
-    _draw(run, root / "figures")
-    manifest_sha256 = export.write_manifest(root, launch, lineage)
-    run.reporter.phase("publishing")
-    tracker = run.tracker
-    tracker.metrics(run.num_steps, measured)
-    tracker.artifacts(root, "")
-    if spec.output.register_as:
-        tracker.register(spec.output.register_as, spec.output.alias, "model")
-    tracker.status("FINISHED")
-    published = tracker.close(_PUBLISH_WAIT_S if launch.mlflow_uri else 0.0)
-    run.ranks.barrier()
-    size = sum(path.stat().st_size for path in (root / "model").rglob("*") if path.is_file())
-    return Result(metrics, tracker.run_id, published, manifest_sha256, size)
-
-
-def _draw(run: Training, directory: Path) -> None:
-    if run.weights is None:
-        return
-    figures.sparsity_per_layer(run.weights.sparsity_by_weight(), directory / "sparsity_per_layer.png")
-    if run.history:
-        target = [(step, run.method.target_sparsity(step)) for step in range(run.num_steps + 1)]
-        figures.sparsity_schedule(run.history, target, directory / "sparsity_schedule.png")
-        figures.iou_over_updates(run.history, directory / "mask_iou.png")
+    return finish_job(run, launch, directory, tokenizer, origins, metrics)
 
 
 def _tracker(launch: Launch, directory: JobDirectory) -> Tracker:
@@ -287,38 +144,6 @@ def _tracker(launch: Launch, directory: JobDirectory) -> Tracker:
     tracker.tags({**{f"label.{k}": v for k, v in launch.spec.labels.items()}, "prunus.attempt": str(launch.attempt)})
     tracker.status("RUNNING")
     return tracker
-
-
-def _facts(launch: Launch, run: Training, origins: dict[str, Origin]) -> dict[str, Any]:
-    """Parameters of the MLflow run: the resolved spec, flat, and what surrounds it."""
-    facts: dict[str, Any] = {}
-
-    def flatten(value: Any, path: str) -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                flatten(item, f"{path}.{key}" if path else str(key))
-        else:
-            facts[path] = json.dumps(value) if isinstance(value, list) else value
-
-    flatten(launch.spec.model_dump(mode="json", by_alias=True), "")
-    facts |= {f"lineage.{role}": origin.lineage for role, origin in origins.items()}
-    facts |= {"num_steps": run.num_steps, "data.digest": run.data.digest, "prunable_weights": 0}
-    if run.weights is not None:
-        facts["prunable_weights"] = run.weights.num_weights
-    facts |= {"env.prunus": __version__, "env.python": platform.python_version(), "env.torch": torch.__version__}
-    facts |= {
-        "env.transformers": transformers.__version__,
-        "env.device": str(run.ranks.device),
-        "env.git": _git_revision(),
-    }
-    return facts
-
-
-def _git_revision() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    with contextlib.suppress(OSError):
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "none"  # noqa: S603
-    return "none"
 
 
 def _check_newest(directory: JobDirectory, launch: Launch) -> None:
@@ -331,12 +156,6 @@ def _check_newest(directory: JobDirectory, launch: Launch) -> None:
         raise StaleAttempt(
             f"attempt {launch.attempt_id} (token {launch.token}) is superseded by token {newest}; it stops"
         )
-
-
-def _seed(seed: int) -> None:
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def _log_to(path: Path, launch: Launch, rank: int) -> None:

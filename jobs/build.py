@@ -1,0 +1,105 @@
+"""From a spec to what the loop works on: sources on disk, student, teacher, objective, engine, shards."""
+
+import math
+import random
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from configs import JobSpec, Launch
+from configs.artifacts import JobDirectory
+from configs.methods import Dense, Locked
+from jobs import models
+from jobs.data import TaskData
+from jobs.enforcement import MaskedWeights
+from jobs.engine import Engine, uses_autocast
+from jobs.masks import Masks
+from jobs.methods import METHODS, Start
+from jobs.methods.locked import fit_mask
+from jobs.models import Origin
+from jobs.objective import Weights
+from jobs.ranks import Ranks
+from jobs.shards import shard_view
+from jobs.tasks import Task
+
+
+def open_sources(launch: Launch, directory: JobDirectory) -> dict[str, Origin]:
+    """Bring every source of the job to disk, verified; by role (model, teacher, mask)."""
+    return {
+        role: models.open_source(source, directory.root / "downloads" / role) for role, source in launch.sources.items()
+    }
+
+
+def build_engine(
+    spec: JobSpec,
+    origins: dict[str, Origin],
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    data: TaskData,
+    ranks: Ranks,
+) -> tuple[Engine, MaskedWeights | None, Start]:
+    """Student, teacher, objective, engine, shards: what the loop works on."""
+    seed_all(spec.train.seed)  # the same new head on every rank
+    student = models.load_model(task.auto_class, origins["model"], spec.model, task.model_overrides())
+    if spec.engine.activation_checkpointing:
+        student.gradient_checkpointing_enable({"use_reentrant": False})
+    teacher = _teacher(spec, origins, tokenizer, task, ranks)
+    prunable: dict[str, torch.nn.Parameter] = {}
+    if METHODS[spec.method.name].prunes:
+        assert not isinstance(spec.method, Dense)
+        prunable = models.prunable_parameters(student, spec.method.prunable)
+    shapes = {name: tuple(weight.shape) for name, weight in prunable.items()}
+    given = _given_mask(spec, origins, shapes)
+    distillation = spec.distillation
+    mixture = Weights(
+        task=distillation.task_weight if distillation else 1.0,
+        teacher=distillation.teacher_weight if distillation else 0.0,
+        temperature=distillation.temperature if distillation else 1.0,
+        predicted_only=distillation is not None and distillation.tokens == "predicted",
+        chunk_rows=distillation.chunk_rows if distillation else 512,
+    )
+    engine = Engine(task.objective_class(student, teacher, mixture, uses_autocast(spec)), spec, ranks)
+    seed_all(spec.train.seed + ranks.rank)
+    weights = None
+    if prunable:
+        shards = shard_view(prunable, engine.torch_optimizer, engine.engine_optimizer, ranks.rank)
+        weights = MaskedWeights(shards, engine.engine_optimizer, ranks)
+    num_steps = spec.train.num_steps or _steps_of_epochs(spec, data)
+    # A method that prunes nothing never touches its weights.
+    start = Start(weights or MaskedWeights([], engine.engine_optimizer, ranks), num_steps, ranks, given)
+    return engine, weights, start
+
+
+def _steps_of_epochs(spec: JobSpec, data: TaskData) -> int:
+    assert data.num_train_sequences is not None and spec.train.num_epochs is not None, "checked by JobSpec"
+    return max(1, math.ceil(data.num_train_sequences * spec.train.num_epochs / spec.train.batch_size))
+
+
+def _teacher(
+    spec: JobSpec, origins: dict[str, Origin], tokenizer: PreTrainedTokenizerBase, task: Task, ranks: Ranks
+) -> PreTrainedModel | None:
+    if spec.distillation is None:
+        return None
+    origin = origins["teacher"]
+    models.check_same_tokenizer(tokenizer, models.load_tokenizer(origin), origin.reference)
+    teacher = models.load_model(task.auto_class, origin, None, {})
+    models.check_same_labels(task.labels, teacher, origin.reference)
+    dtype = torch.bfloat16 if spec.engine.precision == "bf16" and not uses_autocast(spec) else torch.float32
+    return teacher.to(ranks.device, dtype).eval().requires_grad_(False)
+
+
+def _given_mask(spec: JobSpec, origins: dict[str, Origin], shapes: dict[str, tuple[int, ...]]) -> Masks | None:
+    if not isinstance(spec.method, Locked) or spec.method.mask == "zeros":
+        return None
+    role = "mask" if "mask" in origins else "model"
+    if role == "model" and origins["model"].mask_directory is None:
+        return None
+    return fit_mask(models.load_mask(origins[role]), shapes, origins[role].reference)
+
+
+def seed_all(seed: int) -> None:
+    """Seed every generator that libraries draw from."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)

@@ -1,0 +1,117 @@
+"""What a finished job leaves: artifacts with a manifest, figures, and the facts of its MLflow run."""
+
+import contextlib
+import json
+import platform
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedTokenizerBase
+
+from configs import Launch, __version__
+from configs.artifacts import JobDirectory
+from jobs import export, figures
+from jobs.loop import Training
+from jobs.models import Origin
+
+_PUBLISH_WAIT_S = 120.0
+"""Seconds that a finished job gives MLflow to take the rest; what remains is carried over later (``jobs.publish``)."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a job ended with; copied into the attempt's outcome.
+
+    Attributes:
+        metrics: Final values, as in the MLflow run.
+        run_id: MLflow run, if MLflow was reached.
+        published: MLflow has everything.
+        manifest_sha256: Digest of ``artifacts/manifest.json``.
+        bytes_on_disk: Size of ``artifacts/model``.
+    """
+
+    metrics: dict[str, float]
+    run_id: str | None
+    published: bool
+    manifest_sha256: str
+    bytes_on_disk: int
+
+
+def finish_job(
+    run: Training,
+    launch: Launch,
+    directory: JobDirectory,
+    tokenizer: PreTrainedTokenizerBase,
+    origins: dict[str, Origin],
+    metrics: dict[str, float],
+) -> Result | None:
+    """Write artifacts and hand them to MLflow (collective; rank 0 writes)."""
+    root, spec = directory.artifacts, launch.spec
+    lineage = {role: origin.lineage for role, origin in origins.items()}
+    masks = run.method.masks()
+    card = export.model_card(launch, lineage, metrics, spec.model.source)
+    measured = export.write_model(run.engine, tokenizer, masks, root / "model", card)
+    if run.tracker is None:
+        run.ranks.barrier()
+        return None
+    metrics = {**metrics, **measured}
+    export.write_mask(masks, root, spec.method.name, run.num_steps)
+    _draw(run, root / "figures")
+    manifest_sha256 = export.write_manifest(root, launch, lineage)
+    run.reporter.phase("publishing")
+    tracker = run.tracker
+    tracker.metrics(run.num_steps, measured)
+    tracker.artifacts(root, "")
+    if spec.output.register_as:
+        tracker.register(spec.output.register_as, spec.output.alias, "model")
+    tracker.status("FINISHED")
+    published = tracker.close(_PUBLISH_WAIT_S if launch.mlflow_uri else 0.0)
+    run.ranks.barrier()
+    size = sum(path.stat().st_size for path in (root / "model").rglob("*") if path.is_file())
+    return Result(metrics, tracker.run_id, published, manifest_sha256, size)
+
+
+def _draw(run: Training, directory: Path) -> None:
+    if run.weights is None:
+        return
+    figures.sparsity_per_layer(run.weights.sparsity_by_weight(), directory / "sparsity_per_layer.png")
+    if run.history:
+        target = [(step, run.method.target_sparsity(step)) for step in range(run.num_steps + 1)]
+        figures.sparsity_schedule(run.history, target, directory / "sparsity_schedule.png")
+        figures.iou_over_updates(run.history, directory / "mask_iou.png")
+
+
+def run_facts(launch: Launch, run: Training, origins: dict[str, Origin]) -> dict[str, Any]:
+    """Parameters of the MLflow run: the resolved spec, flat, and what surrounds it."""
+    facts: dict[str, Any] = {}
+
+    def flatten(value: Any, path: str) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                flatten(item, f"{path}.{key}" if path else str(key))
+        else:
+            facts[path] = json.dumps(value) if isinstance(value, list) else value
+
+    flatten(launch.spec.model_dump(mode="json", by_alias=True), "")
+    facts |= {f"lineage.{role}": origin.lineage for role, origin in origins.items()}
+    facts |= {"num_steps": run.num_steps, "data.digest": run.data.digest, "prunable_weights": 0}
+    if run.weights is not None:
+        facts["prunable_weights"] = run.weights.num_weights
+    facts |= {"env.prunus": __version__, "env.python": platform.python_version(), "env.torch": torch.__version__}
+    facts |= {
+        "env.transformers": transformers.__version__,
+        "env.device": str(run.ranks.device),
+        "env.git": _git_revision(),
+    }
+    return facts
+
+
+def _git_revision() -> str:
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    with contextlib.suppress(OSError):
+        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "none"  # noqa: S603
+    return "none"
