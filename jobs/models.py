@@ -60,11 +60,15 @@ def open_source(source: ResolvedSource, download_to: Path) -> Origin:
         raise ModelError(f"{source.reference}: the directory {directory} does not exist on this node; check the path")
     if not (directory / MANIFEST).is_file():
         if source.kind != "directory":
-            raise ModelError(f"{source.reference}: {directory} has no {MANIFEST}: the job that makes it has not finished")
+            raise ModelError(
+                f"{source.reference}: {directory} has no {MANIFEST}: the job that makes it has not finished"
+            )
         return Origin(source.reference, str(directory), _mask_in(directory), source.reference)
     digest = sha256_file(directory / MANIFEST)
     if source.manifest_sha256 not in {None, digest}:
-        raise ModelError(f"{source.reference}: {directory / MANIFEST} changed since the job that made it ended; do not use it")
+        raise ModelError(
+            f"{source.reference}: {directory / MANIFEST} changed since the job that made it ended; do not use it"
+        )
     try:
         verify(directory)
     except ConfigError as error:
@@ -74,8 +78,12 @@ def open_source(source: ResolvedSource, download_to: Path) -> Origin:
 
 
 def _mask_in(directory: Path) -> Path | None:
-    found = [path.parent for path in directory.glob(f"masks/step-*/{masks_module.FILE_NAME}")]
-    return max(found, key=lambda path: int(path.name.removeprefix("step-"))) if found else None
+    found = {
+        int(path.parent.name.removeprefix("step-")): path.parent
+        for path in directory.glob(f"masks/step-*/{masks_module.FILE_NAME}")
+        if path.parent.name.removeprefix("step-").isdigit()
+    }
+    return found[max(found)] if found else None
 
 
 def load_mask(origin: Origin) -> Masks:
@@ -85,7 +93,9 @@ def load_mask(origin: Origin) -> Masks:
         PruningError: It brings none.
     """
     if origin.mask_directory is None:
-        raise PruningError(f"{origin.reference} has no mask (masks/step-N/{masks_module.FILE_NAME}); use another source")
+        raise PruningError(
+            f"{origin.reference} has no mask (masks/step-N/{masks_module.FILE_NAME}); use another source"
+        )
     return masks_module.load(origin.mask_directory)
 
 
@@ -151,7 +161,9 @@ def load_model(auto_class: Any, origin: Origin, spec: ModelSpec | None, override
         config = AutoConfig.from_pretrained(origin.location)
         for key, value in (spec.config if spec else {}).items():
             if not hasattr(config, key):
-                raise ModelError(f"model.config.{key}: {type(config).__name__} has no such setting; look at its documentation")
+                raise ModelError(
+                    f"model.config.{key}: {type(config).__name__} has no such setting; look at its documentation"
+                )
             setattr(config, key, value)
         for key, value in overrides.items():
             setattr(config, key, value)
@@ -163,15 +175,22 @@ def load_model(auto_class: Any, origin: Origin, spec: ModelSpec | None, override
         _refuse_random_weights(model, set(report["missing_keys"]), origin.reference, head_too=spec is None)
         return model  # type: ignore[no-any-return]
     except SafetensorError as error:
-        raise ModelError(f"{origin.reference}: its weights are damaged ({_first_line(error)}); fetch or make it again") from error
+        raise ModelError(
+            f"{origin.reference}: its weights are damaged ({_first_line(error)}); fetch or make it again"
+        ) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"{origin.reference}: no model for this task can be loaded from it: {_first_line(error)}") from error
+        raise ModelError(
+            f"{origin.reference}: no model for this task can be loaded from it: {_first_line(error)}"
+        ) from error
 
 
 def _refuse_random_weights(model: PreTrainedModel, missing: set[str], reference: str, *, head_too: bool) -> None:
-    """transformers fills what a checkpoint lacks with random numbers and only logs it; a new head is meant, a new encoder or teacher is not."""
+    """Refuse what transformers only logs: a checkpoint's missing weights are filled with random numbers.
+
+    A new head or pooler is meant, a new encoder (with its embeddings) or teacher is not.
+    """
     prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
-    wrong = sorted(m for m in missing if head_too or (m.startswith(prefix) and not _NOT_IN_ENCODER.search(m)))
+    wrong = sorted(m for m in missing if head_too or (m.startswith(prefix) and ".pooler." not in m))
     if wrong:
         raise ModelError(
             f"{reference} lacks {len(wrong)} weights that {type(model).__name__} needs ({_listed(wrong[:3])}); they would be "

@@ -1,4 +1,4 @@
-"""Schedules against the published run's numbers (100k steps, 90%, growth 0-50k, every 1k, warm-up 1k) and hand arithmetic."""
+"""Schedules against the published run's numbers (100k steps, 90%, growth 0-50k, every 1k) and hand arithmetic."""
 
 from fractions import Fraction
 from itertools import pairwise
