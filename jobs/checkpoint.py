@@ -1,8 +1,8 @@
 """The full state of a job on disk: weights, optimizer, masks, method, data position, random numbers.
 
-Commit: every rank writes into ``step-N.<attempt>.tmp`` -> rank 0 digests all files into ``manifest.json`` -> fsync -> rename to ``step-N`` ->
-``latest`` -> older ones are deleted. A cut at any point leaves the former checkpoint whole. Files of DeepSpeed are pickles: they are loaded
-only after their digests match the manifest that we wrote.
+Commit: every rank writes into ``step-N.<attempt>.tmp`` -> rank 0 digests all files into ``manifest.json`` -> fsync ->
+rename to ``step-N`` -> ``latest`` -> older ones are deleted. A cut at any point leaves the former checkpoint whole. Files
+of DeepSpeed are pickles: they are loaded only after their digests match the manifest that we wrote.
 """
 
 import errno
@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from configs.artifacts import MANIFEST, build_entries, sha256_file, write_atomic
 from jobs import masks as masks_module
-from jobs.engine import Engine
 from jobs.enforcement import MaskedWeights
+from jobs.engine import Engine
 from jobs.errors import CheckpointError, StorageError
 from jobs.methods import Method
 from jobs.ranks import Ranks
@@ -56,7 +57,8 @@ def save(
     """
     ranks = engine.ranks
     aside, final = root / f"step-{step}.{attempt_id}.tmp", root / f"step-{step}"
-    if final.is_dir():
+    # Rank 0 decides for all (a shared file system may not look the same to everyone). A damaged one is written anew.
+    if ranks.gather(ranks.is_main and final.is_dir() and not _damage(final))[0]:
         return final
     _together(ranks, lambda: _prepare(aside) if ranks.is_main else None, aside)
     _together(ranks, lambda: _write_rank(aside, engine, weights, method, data), aside)
@@ -69,11 +71,12 @@ def _together(ranks: Ranks, act: Callable[[], None], aside: Path) -> None:
     problem: str | None = None
     try:
         act()
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         if not _is_storage(error):
             raise
-        number = error.errno if isinstance(error, OSError) else None
-        advice = _ADVICE.get(number or 0, "check the storage")
+        full = "No space left" in str(error)
+        number = errno.ENOSPC if full else getattr(error, "errno", None)
+        advice = _ADVICE.get(number or 0, "check that the storage has space and can be reached")
         problem = f"rank {ranks.rank} could not write a checkpoint to {aside.parent}: {error}; {advice}"
     problems = [p for p in ranks.gather(problem) if p]
     if problems:
@@ -82,9 +85,10 @@ def _together(ranks: Ranks, act: Callable[[], None], aside: Path) -> None:
         raise StorageError(problems[0] + ". The last committed checkpoint is whole")
 
 
-def _is_storage(error: OSError | RuntimeError) -> bool:
-    """torch's zip writer turns a failed write into a RuntimeError without errno."""
-    return isinstance(error, OSError) or any(w in str(error) for w in ("PytorchStreamWriter", "file write", "No space"))
+def _is_storage(error: Exception) -> bool:
+    """A failed write is a RuntimeError in torch's zip writer and an error of safetensors' own; both without errno."""
+    words = ("PytorchStreamWriter", "inline_container", "file write", "No space left", "I/O error")
+    return isinstance(error, OSError) or any(word in str(error) for word in words)
 
 
 def _prepare(aside: Path) -> None:
@@ -108,7 +112,8 @@ def _commit(aside: Path, final: Path, step: int, facts: dict[str, Any], keep: in
     for path in aside.rglob("*"):
         if path.is_file():
             _fsync(path)
-    os.replace(aside, final)
+    shutil.rmtree(final, ignore_errors=True)  # only ever a damaged one
+    aside.replace(final)
     _fsync(final.parent)
     write_atomic(final.parent / LATEST, f"{final.name}\n")
     steps = sorted(committed_steps(final.parent))
@@ -157,7 +162,8 @@ def find(root: Path, facts: dict[str, Any]) -> tuple[Path, int] | None:
         return directory, step
     if damaged:
         raise CheckpointError(
-            f"no checkpoint is whole: {'; '.join(damaged)}. To start from step 0, remove {root}; the job will not do so by itself"
+            f"no checkpoint is whole: {'; '.join(damaged)}. To start from step 0, remove {root}; the job will not do "
+            "so by itself"
         )
     return None
 
@@ -171,14 +177,12 @@ def _damage(directory: Path) -> str:
                 return f"{name} is missing"
             if path.stat().st_size != entry["size"] or sha256_file(path) != entry["sha256"]:
                 return f"{name} differs from its digest"
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"its manifest cannot be read ({error})"
     return ""
 
 
-def load(
-    directory: Path, *, engine: Engine, weights: MaskedWeights | None, method: Method[Any]
-) -> dict[str, Any]:
+def load(directory: Path, *, engine: Engine, weights: MaskedWeights | None, method: Method[Any]) -> dict[str, Any]:
     """Restore everything from a verified checkpoint (collective); returns the data position."""
     engine.load(directory)
     state = torch.load(directory / f"rank-{engine.ranks.rank}.pt", map_location="cpu", weights_only=True)
@@ -192,7 +196,7 @@ def load(
 
 def random_state() -> dict[str, Any]:
     """State of every random generator of this process, as tensors and plain values."""
-    legacy: Any = np.random.get_state()  # noqa: NPY002 - libraries draw from it
+    legacy: Any = np.random.get_state()
     version, keys, position, has_gauss, cached = legacy
     return {
         "python": json.dumps(random.getstate()),
@@ -207,7 +211,7 @@ def set_random_state(state: dict[str, Any]) -> None:
     version, internal, gauss = json.loads(state["python"])
     random.setstate((version, tuple(internal), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])

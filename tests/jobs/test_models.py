@@ -191,9 +191,7 @@ class TestLabels:
     def test_classes_in_another_order_make_a_teacher_unusable(self) -> None:
         teacher = tiny.bert_classifier(id2label={0: "no", 1: "yes"}, label2id={"no": 0, "yes": 1}, num_labels=2)
         check_same_labels(("no", "yes"), teacher, "job:teacher")
-        with pytest.raises(
-            ModelError, match=r"has the classes \['no', 'yes'\], the data has \['yes', 'no'\]"
-        ):
+        with pytest.raises(ModelError, match=r"has the classes \['no', 'yes'\], the data has \['yes', 'no'\]"):
             check_same_labels(("yes", "no"), teacher, "job:teacher")
 
     def test_a_task_without_classes_takes_any_teacher(self) -> None:
