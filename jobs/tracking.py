@@ -1,9 +1,11 @@
-"""Metrics and artifacts to MLflow without ever waiting for it: rank 0 appends to a spool on disk, a thread carries it over.
+"""Metrics and artifacts to MLflow without ever waiting for it: rank 0 appends to a spool, a thread carries it over.
 
-    loop -> spool.jsonl (append, flushed)  ->  thread: read from the cursor, log_batch / log_artifact, move the cursor  -> MLflow
+    loop -> spool.jsonl (append, flushed)
+                 -> thread: read from the cursor, log_batch / log_artifact, move the cursor -> MLflow
 
-MLflow slow or away: the spool grows, training goes on, the thread tries again with growing pauses. All attempts of a job share one run and one spool; a
-point whose step the spool already has is not written again, so a resumed job logs nothing twice.
+MLflow slow or away: the spool grows, training goes on, the thread tries again with growing pauses. All attempts of a
+job share one run and one spool; a point of a curve whose step the spool already has is not written again, so a resumed
+job logs nothing twice.
 """
 
 import json
@@ -18,7 +20,6 @@ from typing import Any
 import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
-from requests.exceptions import RequestException
 
 from configs import Launch
 from configs.artifacts import write_atomic
@@ -28,7 +29,6 @@ log = logging.getLogger(__name__)
 SPOOL, CURSOR = "spool.jsonl", "cursor.json"
 _BATCH = 500
 _LONGEST_PAUSE_S = 30.0
-_AWAY = (MlflowException, RequestException, OSError)
 
 
 def identity(launch: Launch) -> dict[str, str]:
@@ -52,20 +52,21 @@ class Tracker:
     def __init__(self, directory: Path, job: dict[str, str], uri: str | None, experiment: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self._directory = directory
-        self._last_step = _last_step(directory / SPOOL)
+        self._last_steps = _last_steps(directory / SPOOL)
         self._spool = (directory / SPOOL).open("a", encoding="utf-8")
         self._carrier = Carrier(directory, job, uri, experiment) if uri else None
         if self._carrier is not None:
             self._carrier.start()
 
     def metrics(self, step: int, values: dict[str, float]) -> None:
-        """Log one point of several curves; dropped if an earlier attempt logged this step."""
-        if step > self._last_step and values:
-            self._append({"op": "metrics", "step": step, "time": int(time.time() * 1000), "values": values})
+        """Log one point of several curves; a curve that an earlier attempt took to this step is left as it is."""
+        new = {curve: value for curve, value in values.items() if step > self._last_steps.get(curve, -1)}
+        if new:
+            self._append({"op": "metrics", "step": step, "time": int(time.time() * 1000), "values": new})
+            self._last_steps.update(dict.fromkeys(new, step))
 
     def end_step(self, step: int) -> None:
-        """All points of this step are written."""
-        self._last_step = max(self._last_step, step)
+        """All points of this step are written (each curve remembers its own last step, so nothing is left to do)."""
 
     def params(self, values: dict[str, Any]) -> None:
         """Log parameters (once; a repeat with equal values changes nothing)."""
@@ -104,16 +105,20 @@ class Tracker:
         self._spool.flush()
 
 
-def _last_step(spool: Path) -> int:
-    """Largest step among the spool's points; -1 for none. A last line cut by a crash is completed with a newline and ignored."""
+def _last_steps(spool: Path) -> dict[str, int]:
+    """Curve -> its largest step in the spool. A last line cut by a crash is completed with a newline and ignored."""
     if not spool.is_file():
-        return -1
+        return {}
     text = spool.read_bytes()
     if text and not text.endswith(b"\n"):
         with spool.open("ab") as file:
             file.write(b"\n")
-    steps = [op["step"] for op in _operations(text) if op.get("op") == "metrics"]
-    return max(steps, default=-1)
+    steps: dict[str, int] = {}
+    for operation in _operations(text):
+        if operation.get("op") == "metrics":
+            for curve in operation["values"]:
+                steps[curve] = max(steps.get(curve, -1), operation["step"])
+    return steps
 
 
 def _operations(text: bytes) -> Iterator[dict[str, Any]]:
@@ -145,22 +150,27 @@ class Carrier(threading.Thread):
         """Carry until closed and empty."""
         pause_s = 0.5
         while not self._done.is_set():
+            closing = self._closing.is_set()  # asked first: what was written before the end was called is carried over
             try:
                 moved = self._carry_some()
                 pause_s = 0.5
-                if not moved and self._closing.is_set():
+                if not moved and closing:
                     self._done.set()
-            except _AWAY as error:
-                log.warning("MLflow at %s does not take the spool (%s); again in %.0f s", self._uri, _short(error), pause_s)
+            except Exception as error:  # the edge of a thread: whatever it is, training goes on and the spool keeps all
+                log.warning(
+                    "MLflow at %s does not take the spool (%s); again in %.0f s", self._uri, _short(error), pause_s
+                )
                 moved = False
                 pause_s = min(_LONGEST_PAUSE_S, pause_s * 2)
             if not moved:
-                self._closing.wait(pause_s) if not self._closing.is_set() else time.sleep(min(pause_s, 2.0))
+                (self._done if closing else self._closing).wait(min(pause_s, 2.0) if closing else pause_s)
 
     def drain(self, wait_s: float) -> bool:
         """Wait until everything is carried over; False when the time is up."""
         self._closing.set()
-        return self._done.wait(wait_s)
+        drained = self._done.wait(wait_s)
+        self._done.set()  # given up: nothing more is sent after this call
+        return drained
 
     def _carry_some(self) -> bool:
         """Send the next operations of one kind; True if there were any."""
@@ -272,7 +282,10 @@ class Carrier(threading.Thread):
             return str(found.experiment_id)
 
     def _one_run(self, experiment_id: str, key: str, value: str, name: str, tags: dict[str, str]) -> str:
-        """Find the run with this tag or create it. Two jobs of a campaign may create its parent at once: the oldest one wins for all."""
+        """Find the run with this tag or create it.
+
+        Two jobs of a campaign may create its parent at once: the oldest one wins for all.
+        """
         query = f"tags.`{key}` = '{value}'"
         order = ["attributes.start_time ASC"]
         found = self._client.search_runs([experiment_id], query, max_results=1, order_by=order)
