@@ -40,7 +40,7 @@ def save(
     engine: Engine,
     weights: MaskedWeights | None,
     method: Method[Any],
-    data: dict[str, Any],
+    progress: dict[str, Any],
     facts: dict[str, Any],
     keep: int,
 ) -> Path:
@@ -48,7 +48,7 @@ def save(
 
     Args:
         root: ``checkpoints/`` of the job.
-        data: Position of a streamed data set; {} for map-style data.
+        progress: Where the loop is: position of a streamed data set, history of the mask updates; plain values.
         facts: What must be equal to resume (world size, strategy, ...).
         keep: Newest checkpoints kept.
 
@@ -61,7 +61,7 @@ def save(
     if ranks.gather(ranks.is_main and final.is_dir() and not _damage(final))[0]:
         return final
     _together(ranks, lambda: _prepare(aside) if ranks.is_main else None, aside)
-    _together(ranks, lambda: _write_rank(aside, engine, weights, method, data), aside)
+    _together(ranks, lambda: _write_rank(aside, engine, weights, method, progress), aside)
     _together(ranks, lambda: _commit(aside, final, step, facts, keep) if ranks.is_main else None, aside)
     return final
 
@@ -97,10 +97,10 @@ def _prepare(aside: Path) -> None:
 
 
 def _write_rank(
-    aside: Path, engine: Engine, weights: MaskedWeights | None, method: Method[Any], data: dict[str, Any]
+    aside: Path, engine: Engine, weights: MaskedWeights | None, method: Method[Any], progress: dict[str, Any]
 ) -> None:
     engine.save(aside)
-    state = {"random": random_state(), "method": method.state_dict(), "data": data}
+    state = {"random": random_state(), "method": method.state_dict(), "progress": progress}
     torch.save(state, aside / f"rank-{engine.ranks.rank}.pt")
     if weights is not None and engine.ranks.is_main:
         masks_module.save(weights.masks, aside, method=method.spec.name, step=0)
@@ -183,15 +183,15 @@ def _damage(directory: Path) -> str:
 
 
 def load(directory: Path, *, engine: Engine, weights: MaskedWeights | None, method: Method[Any]) -> dict[str, Any]:
-    """Restore everything from a verified checkpoint (collective); returns the data position."""
+    """Restore everything from a verified checkpoint (collective); returns the progress that was saved."""
     engine.load(directory)
     state = torch.load(directory / f"rank-{engine.ranks.rank}.pt", map_location="cpu", weights_only=True)
     if weights is not None:
         weights.set_masks(masks_module.load(directory))
     method.load_state_dict(state["method"])
     set_random_state(state["random"])
-    data: dict[str, Any] = state["data"]
-    return data
+    progress: dict[str, Any] = state["progress"]
+    return progress
 
 
 def random_state() -> dict[str, Any]:

@@ -105,8 +105,9 @@ def _start(run: Training) -> int:
         _record(run, 0, run.method.attach)
         return 0
     directory, step = found
-    data = checkpoint.load(directory, engine=run.engine, weights=run.weights, method=run.method)
-    run.data.train.load_state_dict(data)
+    progress = checkpoint.load(directory, engine=run.engine, weights=run.weights, method=run.method)
+    run.data.train.load_state_dict(progress["stream"])
+    run.history = progress["history"]
     log.info("resumed from %s: %d of %d steps are done", directory.name, step, run.num_steps)
     return step
 
@@ -181,7 +182,6 @@ def _log(run: Training, step: int, window: "_Window") -> None:
     log.info("step %d/%d: %s", step, run.num_steps, ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
     if run.tracker is not None:
         run.tracker.metrics(step, metrics | _system_metrics(run.ranks))
-        run.tracker.end_step(step)
     window.reset()
 
 
@@ -220,7 +220,7 @@ def _checkpoint(run: Training, step: int) -> None:
         engine=run.engine,
         weights=run.weights,
         method=run.method,
-        data=run.data.train.state_dict(),
+        progress={"stream": run.data.train.state_dict(), "history": run.history},
         facts=run.facts,
         keep=run.spec.train.keep_checkpoints,
     )

@@ -168,12 +168,12 @@ def load_model(auto_class: Any, origin: Origin, spec: ModelSpec | None, override
         for key, value in overrides.items():
             setattr(config, key, value)
         if spec is not None and spec.init == "random":
-            return auto_class.from_config(config)  # type: ignore[no-any-return]
+            return auto_class.from_config(config)
         model, report = auto_class.from_pretrained(
             origin.location, config=config, dtype=torch.float32, output_loading_info=True
         )
         _refuse_random_weights(model, set(report["missing_keys"]), origin.reference, head_too=spec is None)
-        return model  # type: ignore[no-any-return]
+        return model
     except SafetensorError as error:
         raise ModelError(
             f"{origin.reference}: its weights are damaged ({_first_line(error)}); fetch or make it again"

@@ -253,7 +253,7 @@ def test_the_error_of_one_rank_stops_all_and_says_what_to_do(
     def act(ranks: Ranks) -> str:
         with pytest.raises(StorageError) as raised:
             checkpoint.save(
-                tmp_path / "c", 1, attempt_id="j-a1", engine=OneFile(ranks), weights=None, method=Counting(), data={},
+                tmp_path / "c", 1, attempt_id="j-a1", engine=OneFile(ranks), weights=None, method=Counting(), progress={},
                 facts={}, keep=1,
             )  # fmt: skip
         return str(raised.value)
@@ -274,7 +274,7 @@ def test_every_rank_gets_its_own_state_back(tmp_path: Path, gang: Callable[..., 
             3,
             attempt_id="j-a1",
             method=Counting(ranks.rank + 10),
-            data=data,
+            progress=data,
             facts=FACTS,
             keep=1,
             **parts,
