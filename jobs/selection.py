@@ -2,14 +2,18 @@
 
 No rank gathers weights. The bit pattern of a non-negative fp32 number, read as an integer, orders like the number itself, so the
 k-th smallest value is found by two histograms over those bits (2^16 buckets of the upper half, then 2^16 of the lower half inside one
-bucket), each added over the ranks: communication is 1 MiB per tensor or pool, whatever the model's size. Of the values equal to the k-th
-smallest, as many as are still needed are removed in the order of their global position (weight, then element), so that exactly k go.
+bucket), each added over the ranks: communication is 1 MiB per tensor or pool, whatever the model's size. Where one process holds the whole pool
+on a CPU, a partition of those integers finds the same value in half the time (4 bytes per weight of the pool meanwhile). Of the values equal to the
+k-th smallest, as many as are still needed are removed in the order of their global position (weight, then element), so that exactly k go.
 Letters: L elements of a local run, B buckets.
 """
 
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from jobs.errors import PruningError
@@ -17,6 +21,7 @@ from jobs.ranks import Ranks
 
 _HALF = 16
 _BUCKETS = 1 << _HALF
+_UPPER = 1 if sys.byteorder == "little" else 0
 
 
 @dataclass(frozen=True)
@@ -67,40 +72,63 @@ def keep_largest(scores: Sequence[Scores], num_remove: int, ranks: Ranks) -> lis
         return [torch.ones_like(s.values_L, dtype=torch.bool) for s in scores]
     bits = [s.values_L.contiguous().view(torch.int32) for s in scores]
     shared = Ranks(0, 1, ranks.device) if all(s.replicated for s in scores) else ranks
-    device = bits[0].device
-    upper, below = _find_bucket(_histogram([b >> _HALF for b in bits], device, shared), num_remove)
-    lower_bits = [(b & (_BUCKETS - 1))[(b >> _HALF) == upper] for b in bits]
-    lower, below_inside = _find_bucket(_histogram(lower_bits, device, shared), num_remove - below)
-    threshold = (upper << _HALF) | lower
-    num_ties_to_remove = num_remove - below - below_inside
+    alone_on_cpu = shared.world_size == 1 and all(b.device.type == "cpu" for b in bits)
+    find = _threshold_by_partition if alone_on_cpu else _threshold_by_histograms
+    threshold, num_up_to = find(bits, num_remove, shared)
     keep = [b > threshold for b in bits]
-    _keep_late_ties(keep, [b == threshold for b in bits], scores, num_ties_to_remove, shared)
+    if num_up_to > num_remove:
+        _keep_late_ties(keep, [b == threshold for b in bits], scores, num_up_to - num_remove, shared)
     return keep
+
+
+def _threshold_by_partition(bits: Sequence[torch.Tensor], rank_wanted: int, _ranks: Ranks) -> tuple[int, int]:
+    """Return the ``rank_wanted``-th smallest (1-based) of a pool that is all here, and how many are not larger."""
+    pool_N = np.concatenate([b.numpy() for b in bits])
+    pool_N.partition(rank_wanted - 1)
+    threshold = int(pool_N[rank_wanted - 1])
+    # What lies before the place is not larger; equals may also lie after it.
+    return threshold, rank_wanted + int(np.count_nonzero(pool_N[rank_wanted:] == threshold))
+
+
+def _threshold_by_histograms(bits: Sequence[torch.Tensor], rank_wanted: int, ranks: Ranks) -> tuple[int, int]:
+    """The same over all ranks' runs (collective)."""
+    device = bits[0].device
+    upper_halves = [_upper_half(b) for b in bits]
+    upper, below, _ = _find_bucket(_histogram(upper_halves, device, ranks), rank_wanted)
+    lower_halves = [b[half == upper] & (_BUCKETS - 1) for b, half in zip(bits, upper_halves, strict=True)]
+    lower, below_inside, num_equal = _find_bucket(_histogram(lower_halves, device, ranks), rank_wanted - below)
+    return (upper << _HALF) | lower, below + below_inside + num_equal
+
+
+def _upper_half(bits_L: torch.Tensor) -> torch.Tensor:
+    """The upper 16 bits as int16, never negative here; a quarter of the memory traffic of a shift in int64."""
+    return bits_L.view(torch.int16)[_UPPER::2].contiguous()
 
 
 def _histogram(values: Sequence[torch.Tensor], device: torch.device, ranks: Ranks) -> torch.Tensor:
     total_B = torch.zeros(_BUCKETS, dtype=torch.int64, device=device)
     for value_L in values:
-        total_B += torch.bincount(value_L.long(), minlength=_BUCKETS)
+        total_B += torch.bincount(value_L, minlength=_BUCKETS)
     return ranks.sum(total_B)
 
 
-def _find_bucket(counts_B: torch.Tensor, rank_wanted: int) -> tuple[int, int]:
-    """Return the bucket that holds the ``rank_wanted``-th smallest (1-based), and how many lie in the buckets below it."""
+def _find_bucket(counts_B: torch.Tensor, rank_wanted: int) -> tuple[int, int, int]:
+    """Return the bucket of the ``rank_wanted``-th smallest (1-based), how many lie in the buckets below it, and how many in it."""
     cumulated_B = counts_B.cumsum(0)
     bucket = int(torch.searchsorted(cumulated_B, torch.tensor(rank_wanted, device=counts_B.device)))
-    return bucket, int(cumulated_B[bucket] - counts_B[bucket])
+    inside = int(counts_B[bucket])
+    return bucket, int(cumulated_B[bucket]) - inside, inside
 
 
 def _keep_late_ties(
     keep: list[torch.Tensor],
     ties: list[torch.Tensor],
     scores: Sequence[Scores],
-    num_remove: int,
+    num_keep: int,
     ranks: Ranks,
 ) -> None:
-    """Keep the ties that come after the first ``num_remove`` in global order, in place."""
-    own = [(s.index, s.start, int(t.sum())) for s, t in zip(scores, ties, strict=True)]
+    """Keep the last ``num_keep`` ties in global order, in place (collective)."""
+    own = [(s.index, s.start, int(torch.count_nonzero(t))) for s, t in zip(scores, ties, strict=True)]
     everyone = sorted(
         (index, start, rank, count)
         for rank, runs in enumerate(ranks.gather(own))
@@ -108,7 +136,7 @@ def _keep_late_ties(
         if count
     )
     quota: dict[tuple[int, int, int], int] = {}
-    left = num_remove
+    left = sum(count for *_, count in everyone) - num_keep
     for index, start, rank, count in everyone:
         quota[index, start, rank] = min(left, count)
         left -= min(left, count)
@@ -119,10 +147,15 @@ def _keep_late_ties(
 
 
 def _check_finite(scores: Sequence[Scores], ranks: Ranks) -> None:
-    bad = [s.name for s in scores if not torch.isfinite(s.values_L).all()]
+    bad = [s.name for s in scores if s.values_L.numel() and not _is_finite(s.values_L)]
     names = sorted({name for of_rank in ranks.gather(bad) for name in of_rank})
     if names:
         raise PruningError(
             f"weights are NaN or infinite in {', '.join(names[:5])}{' …' if len(names) > 5 else ''}; training diverged "
             "before this mask update: lower train.lr.peak, or use engine.precision fp32"
         )
+
+
+def _is_finite(values_L: torch.Tensor) -> bool:
+    """NaN and infinity show in the extremes: one pass that writes nothing."""
+    return all(math.isfinite(float(extreme)) for extreme in torch.aminmax(values_L))
