@@ -1,4 +1,4 @@
-"""The seam between the scheduler and Ray: five calls. ``ray_jobs`` is the real one, ``fake`` ships for tests.
+"""The seam between the service and Ray: six calls. ``ray_jobs`` is the real one, ``fake`` ships for tests.
 
 Ray's word about a job is a hint (it can say RUNNING of a dead job for minutes): the scheduler weighs it last.
 """
@@ -51,6 +51,13 @@ class Executor(Protocol):
         """Start one attempt under the id ``launch.attempt_id``; if Ray knows the id already, adopt it.
 
         ``launch.json`` lies in the job's directory already.
+        """
+
+    def publish(self, launch: Launch, submission_id: str) -> None:
+        """Start ``jobs.publish`` for an ended job; if Ray knows the id already, adopt it. ``poll`` and ``stop`` take
+        the id.
+
+        ``launch`` lies in the job's directory already, as ``JobDirectory.publish_launch``.
         """
 
     def poll(self, attempt_id: str) -> Poll:

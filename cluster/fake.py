@@ -8,7 +8,7 @@ import threading
 
 from cluster.errors import ClusterRefused, ClusterUnreachable
 from cluster.executor import Capacity, Node, Poll, RayStatus
-from configs import Launch, Outcome, Progress, RankError, StopReason
+from configs import Launch, Outcome, Progress, RankError, SpoolCursor, StopReason
 from configs.artifacts import MANIFEST, JobDirectory, Manifest, build_entries, sha256_file, write_atomic
 
 
@@ -30,6 +30,8 @@ class FakeExecutor:
         """Every attempt that was submitted, by id."""
         self.num_submits: dict[str, int] = {}
         """How often ``submit`` was called, adoptions included."""
+        self.publishes: dict[str, Launch] = {}
+        """Every try to carry a spool over, by submission id."""
         self.stops: list[str] = []
         """Attempts that were asked to stop, in order, repeats included."""
         self.logs: dict[str, str] = {}
@@ -53,6 +55,20 @@ class FakeExecutor:
         if self.automatic:
             self.leave_artifact(launch.attempt_id, {"model/config.json": "{}"})
             self.finish(launch.attempt_id)
+
+    def publish(self, launch: Launch, submission_id: str) -> None:
+        self._answer()
+        if self.refusal:
+            raise ClusterRefused(self.refusal)
+        assert JobDirectory(launch.job_dir).publish_launch.is_file(), "publish.json must be there before Ray hears"
+        with self._lock:
+            self.num_submits[submission_id] = self.num_submits.get(submission_id, 0) + 1
+            if submission_id in self.publishes:
+                return
+            self.publishes[submission_id] = launch
+            self._polls[submission_id] = Poll("pending")
+        if self.automatic:
+            self.carry_over(submission_id)
 
     def poll(self, attempt_id: str) -> Poll:
         self._answer()
@@ -115,6 +131,13 @@ class FakeExecutor:
         )
         write_atomic(directory.outcome(launch.attempt), outcome.model_dump_json())
         self.say(attempt_id, "succeeded" if reason is StopReason.SUCCEEDED else "failed")
+
+    def carry_over(self, submission_id: str, run_id: str = "run-1") -> None:
+        """A try to carry a spool over succeeds: MLflow has all of it."""
+        directory = JobDirectory(self.publishes[submission_id].job_dir)
+        cursor = SpoolCursor(offset=directory.spool.stat().st_size, run_id=run_id)
+        write_atomic(directory.cursor, cursor.model_dump_json())
+        self.say(submission_id, "succeeded")
 
     def leave_artifact(self, attempt_id: str, files: dict[str, str]) -> None:
         """Write files and their manifest as a job's artifact."""

@@ -1,4 +1,5 @@
-"""The real executor: Ray's Jobs API over HTTP, one submission per attempt. No Ray is imported, so the server needs no
+"""The real executor: Ray's Jobs API over HTTP, one submission per attempt, or per try
+to carry a spool over. No Ray is imported, so the server needs no
 particular version of it.
 
 Sources: Ray 2.60 documentation of the Jobs REST API; its state API for nodes.
@@ -6,9 +7,11 @@ Sources: Ray 2.60 documentation of the Jobs REST API; its state API for nodes.
 
 import io
 import logging
+import shlex
 import zipfile
 from hashlib import sha256
 from importlib import resources
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -42,6 +45,7 @@ class RayJobs:
         ship_code: Upload this server's ``configs``, ``jobs`` and ``cluster`` with each attempt; off where the
             cluster's image has prunus
             of the same version (faster: a shipped package starts fresh worker processes).
+        transport: How requests travel; None: over the network.
     """
 
     def __init__(
@@ -51,30 +55,24 @@ class RayJobs:
         python: str = "python",
         runtime_env: dict[str, Any] | None = None,
         ship_code: bool = False,
+        *,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self._http = httpx.Client(base_url=address, headers=headers, timeout=30.0, trust_env=False)
+        self._http = httpx.Client(base_url=address, headers=headers, timeout=30.0, trust_env=False, transport=transport)
         self._python, self._runtime_env, self._ship_code = python, runtime_env or {}, ship_code
 
     def submit(self, launch: Launch) -> None:
         """See ``Executor.submit``."""
         path = JobDirectory(launch.job_dir).launch(launch.attempt)
-        environment = dict(self._runtime_env)
-        environment["env_vars"] = {**attempt_environment(launch), **environment.get("env_vars", {})}
-        if self._ship_code:
-            environment["py_modules"] = [*environment.get("py_modules", []), self._upload_code()]
-        body = {
-            "entrypoint": f"{self._python} -m cluster.driver {path}",
-            "submission_id": launch.attempt_id,
-            "runtime_env": environment,
-            "entrypoint_num_cpus": 0,
-            "metadata": {"prunus_job": launch.job_id, "prunus_name": launch.job_name},
-        }
-        answer = self._call("POST", "/api/jobs/", json=body)
-        if answer.status_code == 500 and "already exists" in answer.text:
-            log.info("%s: Ray knows this submission already; adopted", launch.attempt_id)
-            return
-        self._expect_ok(answer, f"submitting {launch.attempt_id}")
+        self._start(launch, launch.attempt_id, "cluster.driver", path, attempt_environment(launch))
+
+    def publish(self, launch: Launch, submission_id: str) -> None:
+        """See ``Executor.publish``."""
+        path = JobDirectory(launch.job_dir).publish_launch
+        # No marker of the attempt: its processes are over, and this is none of them.
+        environment = {"PRUNUS_JOB": launch.job_id, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+        self._start(launch, submission_id, "jobs.publish", path, environment)
 
     def poll(self, attempt_id: str) -> Poll:
         """See ``Executor.poll``."""
@@ -114,6 +112,25 @@ class RayJobs:
                 if row["state"] == "ALIVE"
             )
         )
+
+    def _start(self, launch: Launch, submission_id: str, module: str, path: Path, variables: dict[str, str]) -> None:
+        """Submit ``python -m MODULE PATH``; 0 CPUs: it holds no place that a gang waits for."""
+        environment = dict(self._runtime_env)
+        environment["env_vars"] = {**variables, **environment.get("env_vars", {})}
+        if self._ship_code:
+            environment["py_modules"] = [*environment.get("py_modules", []), self._upload_code()]
+        body = {
+            "entrypoint": f"{self._python} -m {module} {shlex.quote(str(path))}",
+            "submission_id": submission_id,
+            "runtime_env": environment,
+            "entrypoint_num_cpus": 0,
+            "metadata": {"prunus_job": launch.job_id, "prunus_name": launch.job_name},
+        }
+        answer = self._call("POST", "/api/jobs/", json=body)
+        if answer.status_code == 500 and "already exists" in answer.text:
+            log.info("%s: Ray knows this submission already; adopted", submission_id)
+            return
+        self._expect_ok(answer, f"submitting {submission_id}")
 
     def _upload_code(self) -> str:
         """Put our packages into Ray's package store under their digest; returns the URI."""

@@ -2,7 +2,7 @@
 
 from configs.errors import ConfigError, RecipeErrors
 from configs.load import Campaign, load_file, load_text
-from configs.outcome import Launch, Outcome, Progress, RankError, ResolvedSource, StopReason
+from configs.outcome import Launch, Outcome, Progress, RankError, ResolvedSource, SpoolCursor, StopReason
 from configs.spec import JobSpec
 from configs.version import __version__
 
@@ -16,6 +16,7 @@ __all__ = [
     "RankError",
     "RecipeErrors",
     "ResolvedSource",
+    "SpoolCursor",
     "StopReason",
     "__version__",
     "load_file",

@@ -3,7 +3,7 @@
     <storage>/jobs/<job id>/
       attempts/<n>/            launch.json  progress.json  error-rank-<r>.json  outcome.json (last)  rank-<r>.log
       checkpoints/             step-<n>/ (committed whole)  latest
-      tracking/                spool of what MLflow has not taken yet
+      tracking/                spool.jsonl (all that was logged)  cursor.json (how much MLflow has)  publish.json
       artifacts/               model/  masks/step-<n>/  figures/  manifest.json (last)
 
 The manifest is written last: a directory without one is unfinished, whatever it holds.
@@ -20,6 +20,8 @@ from configs.base import Record
 from configs.errors import ConfigError
 
 MANIFEST = "manifest.json"
+SPOOL = "spool.jsonl"
+CURSOR = "cursor.json"
 
 
 class FileEntry(Record):
@@ -67,6 +69,21 @@ class JobDirectory:
     @property
     def tracking(self) -> Path:
         return self.root / "tracking"
+
+    @property
+    def spool(self) -> Path:
+        """All that the job logs, one operation a line, in order."""
+        return self.tracking / SPOOL
+
+    @property
+    def cursor(self) -> Path:
+        """A ``SpoolCursor``: how much of the spool MLflow has."""
+        return self.tracking / CURSOR
+
+    @property
+    def publish_launch(self) -> Path:
+        """Input of ``jobs.publish``: the last attempt's launch, with the address that MLflow has now."""
+        return self.tracking / "publish.json"
 
     @property
     def fence(self) -> Path:

@@ -1,7 +1,8 @@
 """What crosses the border between service and training: ``Launch`` goes in, ``Progress`` and ``Outcome`` come out."""
 
 from enum import StrEnum
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -97,6 +98,23 @@ class RankError(Record):
     retryable: bool = False
     time: float
     """Unix seconds; the earliest among the ranks is the cause."""
+
+
+class SpoolCursor(Record):
+    """How much of a job's spool is in MLflow: ``tracking/cursor.json``, written by what carries it over."""
+
+    offset: int = Field(default=0, ge=0)
+    """Bytes from the spool's beginning that MLflow has; the spool's size: everything."""
+    run_id: str | None = None
+    """MLflow run, once MLflow has been reached."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a cursor. Missing or unreadable means the beginning: what is sent twice, MLflow keeps once."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValueError):
+            return cls()
 
 
 class Outcome(Record):

@@ -1,5 +1,5 @@
-"""Puts the server's objects together: store, sources, scheduler, application. What Ray and MLflow are is given from
-outside, so that a test assembles the same server around a fake."""
+"""Puts the server's objects together: store, sources, scheduler, publisher, application. What Ray and MLflow are is
+given from outside, so that a test assembles the same server around a fake."""
 
 import logging
 import threading
@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from cluster.executor import Executor
 from service.app import Parts, create_app
 from service.database import Database
+from service.publisher import Publisher, ask_health
 from service.scheduler import AfterEnd, Scheduler, keep_quiet
 from service.settings import Settings
 from service.sources import Registry, Sources
@@ -20,7 +21,8 @@ log = logging.getLogger(__name__)
 
 
 class Assembly:
-    """A whole server but for its socket. Use as a context manager: inside, the scheduler runs in a thread.
+    """A whole server but for its socket. Use as a context manager: inside, the scheduler runs in a thread,
+    and, where there is an MLflow, the publisher in another.
 
     Args:
         settings: Where everything is.
@@ -44,6 +46,12 @@ class Assembly:
         sources = Sources(self.store, settings, registry)
         self.scheduler = Scheduler(self.store, executor, sources, settings, after_end=after_end)
         self._thread = threading.Thread(target=self.scheduler.run, args=(self._stop,), name="scheduler", daemon=True)
+        self._threads = [self._thread]
+        if settings.mlflow_uri is not None:
+            publisher = Publisher(self.store, executor, settings, ask_health(settings.mlflow_uri))
+            self._threads.append(
+                threading.Thread(target=publisher.run, args=(self._stop,), name="publisher", daemon=True)
+            )
         parts = Parts(
             settings=settings,
             store=self.store,
@@ -58,7 +66,8 @@ class Assembly:
     def __enter__(self) -> Self:
         num_live = len(self.store.active())
         log.info("server: begins with %d live attempts to take up again", num_live)
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(
@@ -66,5 +75,6 @@ class Assembly:
     ) -> None:
         self._stop.set()
         self.scheduler.wake()
-        self._thread.join(timeout=30.0)
+        for thread in self._threads:
+            thread.join(timeout=30.0)
         self.store.close()

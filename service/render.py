@@ -30,6 +30,9 @@ _STYLES = {
 }
 
 
+_UNPUBLISHED = "MLflow: not everything is there yet; it is carried over when MLflow answers"
+
+
 def duration(seconds: float | None) -> str:
     """Write seconds as people do: ``42s``, ``3m05s``, ``2h07m``, ``3d04h``; "" for None."""
     if seconds is None:
@@ -190,6 +193,7 @@ def job_view(job: JobDetail, now: float | None = None) -> Group:
         "ran": duration(elapsed(job, now)),
         "on disk": size(job.bytes_on_disk),
         "mlflow": job.run_url or job.run_id or "",
+        "": _UNPUBLISHED if job.state.is_terminal and job.started_at is not None and not job.published else "",
         "fetch": f"prunus fetch job:{job.id} DEST" if job.state is JobState.SUCCEEDED else "",
     }
     facts.add_row(Text("state", style="bold"), state_text(job.state))

@@ -206,6 +206,17 @@ class Store(StoreReader):
             )
             self._log(connection, job.id, attempt.id, new.value.lower(), why)
 
+    def mark_published(self, job: JobRow, run_id: str | None, why: str) -> None:
+        """Note that MLflow has all of an ended job. A second time writes nothing."""
+        with self._write() as connection:
+            changed = connection.execute(
+                update(jobs)
+                .where(jobs.c.id == job.id, jobs.c.published.is_(False))
+                .values(published=True, run_id=run_id or job.run_id)
+            )
+            if changed.rowcount:
+                self._log(connection, job.id, None, "published", why)
+
     def log_event(self, job_id: str, attempt_id: str | None, kind: str, message: str) -> None:
         """Add to the decision log what is no transition."""
         with self._write() as connection:

@@ -116,6 +116,24 @@ class StoreReader:
         with self._read() as connection:
             return [job_row(row) for row in connection.execute(query).mappings()]
 
+    def unpublished(self, limit: int, before: int | None = None) -> list[JobRow]:
+        """Ended jobs that had an attempt and whose run is not known to be complete in MLflow, the newest first.
+
+        Args:
+            before: Only those with a smaller ``seq``, the next page; None: from the newest on.
+        """
+        ended = [state.value for state in JobState if state.is_terminal]
+        query = (
+            select(jobs)
+            .where(jobs.c.state.in_(ended), jobs.c.published.is_(False), jobs.c.started_at.is_not(None))
+            .order_by(jobs.c.seq.desc())
+            .limit(limit)
+        )
+        if before is not None:
+            query = query.where(jobs.c.seq < before)
+        with self._read() as connection:
+            return [job_row(row) for row in connection.execute(query).mappings()]
+
     def attempts(self, job_ids: Iterable[str]) -> dict[str, list[AttemptRow]]:
         """Attempts of jobs, oldest first, by job id."""
         wanted = set(job_ids)
