@@ -1,4 +1,4 @@
-"""What users fetch: a Hugging Face directory with exact zeros, its masks, a card and a manifest, checked in the written file."""
+"""What users fetch: a Hugging Face directory with exact zeros, masks, a card and a manifest, checked as written."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def write_model(
     shutil.rmtree(directory, ignore_errors=True)
     directory.mkdir(parents=True)
     for name, mask in masks.items():
-        state[name].mul_(mask.cpu())
+        state[name].masked_fill_(~mask.cpu(), 0.0)  # a product would leave negative zeros, whose signs do not compress
     for name, buffer in student.named_buffers():
         if name in student.state_dict():
             state[name] = buffer.detach().cpu()
@@ -130,8 +130,8 @@ def model_card(launch: Launch, lineage: dict[str, str], metrics: dict[str, float
         f"---\nlibrary_name: transformers\ntags: [prunus, {spec.method.name}, sparse]\n---\n\n"
         f"# {launch.job_name}\n\n`{spec.task.name}` x `{spec.method.name}`, started from `{base}`, made by prunus job "
         f"`{launch.job_id}` (attempt {launch.attempt}).\n\n"
-        "Plain safetensors with exact zeros: `from_pretrained` needs nothing of prunus. Unstructured zeros make the file smaller "
-        "when it is compressed and the model no faster on ordinary CPUs and GPUs.\n\n"
+        "Plain safetensors with exact zeros: `from_pretrained` needs nothing of prunus. Unstructured zeros make the file "
+        "smaller when it is compressed and the model no faster on ordinary CPUs and GPUs.\n\n"
         f"## Made from\n\n{parents}\n\n## Held-out results\n\n| metric | value |\n|---|---|\n{results}\n"
     )
 
@@ -143,6 +143,7 @@ def _sparsity_table(facts: dict[str, object], prunable: float, whole: float) -> 
         for name, e in entries.items()
     )
     return (
-        f"\n## Sparsity (share of elements that are zero)\n\nPrunable weights ({len(entries)} tensors): {prunable:.4f}. "
+        "\n## Sparsity (share of elements that are zero)\n\n"
+        f"Prunable weights ({len(entries)} tensors): {prunable:.4f}. "
         f"Whole model: {whole:.4f}.\n\n| weight | shape | zeros | sparsity |\n|---|---|---|---|\n{rows}\n"
     )

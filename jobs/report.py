@@ -1,5 +1,6 @@
 """Progress for people and for the scheduler: ``progress.json``, written by rank 0, atomically, every second or two."""
 
+import math
 import time
 from pathlib import Path
 
@@ -33,7 +34,8 @@ class Reporter:
         if self._began is None:
             self._began = (time.monotonic(), step)
         self._step, self._num_steps = step, num_steps
-        self._metrics.update(metrics)
+        # JSON knows no NaN: a record with one could not be read back, and the attempt would look dead.
+        self._metrics.update({name: value for name, value in metrics.items() if math.isfinite(value)})
         self._write("training", force=step == num_steps)
 
     def _eta_s(self) -> float | None:

@@ -1,0 +1,198 @@
+"""Gradual magnitude pruning on weights that can be read: who goes, how many, and who comes back."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from configs.methods import GradualMagnitude
+from jobs.enforcement import MaskedWeights
+from jobs.errors import CheckpointError
+from jobs.methods import Start, build_method
+from jobs.methods.gradual_magnitude import GradualMagnitudeMethod
+from jobs.ranks import Ranks
+from jobs.schedules import cubic_sparsity, window_steps
+from jobs.shards import Shard
+
+Build = Callable[..., tuple[MaskedWeights, torch.optim.AdamW]]
+
+
+def start_of(weights: MaskedWeights, num_steps: int = 10) -> Start:
+    return Start(weights, num_steps, Ranks(0, 1, torch.device("cpu")), None)
+
+
+def make(masked: Build, tensors: dict[str, torch.Tensor], num_steps: int = 10, **spec: Any) -> GradualMagnitudeMethod:
+    options = {"final_sparsity": 0.5, "growth_window": (0.0, 0.4), "selection_window": (0.0, 0.8), "update_every": 2}
+    weights, _ = masked(tensors)
+    method = build_method(GradualMagnitude(**{**options, **spec}), start_of(weights, num_steps))
+    assert isinstance(method, GradualMagnitudeMethod)
+    return method
+
+
+def values(method: GradualMagnitudeMethod, index: int = 0) -> list[float]:
+    return method.weights.shards[index].parameter.detach().flatten().tolist()
+
+
+def put(method: GradualMagnitudeMethod, position: int, value: float) -> None:
+    """What training would do to a weight."""
+    method.weights.shards[0].parameter.data.view(-1)[position] = value
+
+
+ONCE = {"initial_sparsity": 0.5, "growth_window": (0.0, 0.0), "selection_window": (0.0, 0.0)}
+
+
+def test_one_shot_removes_the_smallest_magnitudes_whatever_their_sign(masked: Build) -> None:
+    method = make(masked, {"w": torch.tensor([[-4.0, 0.5], [3.0, -1.0]])}, **ONCE)
+    method.attach()
+    assert values(method) == [-4.0, 0.0, 3.0, 0.0]
+    assert method.weights.sparsity == 0.5
+    assert all(method.after_step(step) is None for step in range(1, 11))
+
+
+def test_equal_weights_go_first_come_first_and_exactly_k(masked: Build) -> None:
+    method = make(masked, {"w": torch.ones(2, 5)}, **{**ONCE, "final_sparsity": 0.7, "initial_sparsity": 0.7})
+    method.attach()
+    assert values(method) == [0.0] * 7 + [1.0] * 3
+
+
+def test_per_layer_every_tensor_loses_its_own_share(masked: Build) -> None:
+    tensors = {"small": torch.arange(1.0, 11.0).view(2, 5), "large": torch.arange(100.0, 107.0).view(1, 7)}
+    method = make(masked, tensors, **ONCE)
+    method.attach()
+    # floor(0.5 * 10) = 5, floor(0.5 * 7) = 3
+    assert values(method, 0) == [0.0] * 5 + [6.0, 7.0, 8.0, 9.0, 10.0]
+    assert values(method, 1) == [0.0] * 3 + [103.0, 104.0, 105.0, 106.0]
+
+
+def test_globally_one_threshold_holds_over_all(masked: Build) -> None:
+    tensors = {"small": torch.arange(1.0, 11.0).view(2, 5), "large": torch.arange(100.0, 107.0).view(1, 7)}
+    method = make(masked, tensors, scope="global", **ONCE)
+    method.attach()
+    assert values(method, 0) == [0.0] * 8 + [9.0, 10.0]  # floor(0.5 * 17) = 8, all from the small one
+    assert values(method, 1) == [100.0, 101.0, 102.0, 103.0, 104.0, 105.0, 106.0]
+
+
+@pytest.mark.parametrize("scope", ["per_layer", "global"])
+def test_every_update_meets_the_schedule_exactly_and_the_end_is_exact(masked: Build, scope: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = {"a": torch.randn(13, 7, generator=generator), "b": torch.randn(5, 11, generator=generator)}
+    method = make(masked, tensors, num_steps=20, final_sparsity=0.9, update_every=3, scope=scope)
+    method.attach()
+    growth = window_steps((0.0, 0.4), 20)
+    updates = []
+    for step in range(1, 21):
+        if method.after_step(step) is not None:
+            updates.append(step)
+            target = cubic_sparsity(step, growth, 0.0, 0.9)
+            removed = [int((~mask).sum()) for mask in method.weights.masks.values()]
+            sizes = [91, 55] if scope == "per_layer" else [146]
+            removed = removed if scope == "per_layer" else [sum(removed)]
+            assert removed == [int(target * size + 1e-9) for size in sizes]
+        assert method.target_sparsity(step) == cubic_sparsity(step, growth, 0.0, 0.9)
+    assert updates == [3, 6, 8, 9, 12, 15]  # every 3 until 16, and 8, where growth ends
+
+
+def test_with_regrow_a_removed_weight_comes_back_when_the_others_fall_below_it(masked: Build) -> None:
+    method = make(masked, {"w": torch.tensor([[1.0, 2.0, 3.0, 4.0]])}, regrow=True, initial_sparsity=0.5)
+    method.attach()
+    assert values(method) == [0.0, 0.0, 3.0, 4.0]
+    put(method, 2, 1.5)  # now below the hidden 2
+    change = method.after_step(2)
+    assert change is not None
+    assert values(method) == [0.0, 2.0, 0.0, 4.0]
+    assert change.flipped == 0.5
+    put(method, 1, 1.2)  # below the hidden 1.5
+    method.after_step(4)
+    assert values(method) == [0.0, 0.0, 1.5, 4.0]
+
+
+def test_without_regrow_what_is_gone_stays_gone(masked: Build) -> None:
+    method = make(masked, {"w": torch.tensor([[1.0, 2.0, 3.0, 4.0]])}, regrow=False, initial_sparsity=0.5)
+    method.attach()
+    put(method, 2, 1.5)
+    method.after_step(2)
+    assert values(method) == [0.0, 0.0, 1.5, 4.0]
+    assert method.state_dict() == {"hidden": None}
+
+
+def test_after_the_selection_window_the_pattern_is_frozen(masked: Build) -> None:
+    method = make(masked, {"w": torch.tensor([[1.0, 2.0, 3.0, 4.0]])}, initial_sparsity=0.5)
+    method.attach()
+    put(method, 2, 1e-6)
+    assert method.after_step(9) is None
+    assert method.after_step(10) is None
+    assert values(method) == [0.0, 0.0, pytest.approx(1e-6), 4.0]
+
+
+def test_growth_that_begins_later_leaves_the_start_dense(masked: Build) -> None:
+    method = make(masked, {"w": torch.ones(2, 2)}, growth_window=(0.2, 0.4), selection_window=(0.2, 0.8))
+    method.attach()
+    assert method.weights.sparsity == 0.0
+    assert [s for s in range(1, 11) if method.after_step(s) is not None] == [2, 4, 6, 8]
+    assert method.weights.sparsity == 0.5
+
+
+def test_a_target_of_zero_changes_nothing(masked: Build) -> None:
+    method = make(masked, {"w": torch.tensor([[0.0, 2.0, -3.0]])}, final_sparsity=0.0)
+    method.attach()
+    for step in range(1, 11):
+        method.after_step(step)
+    assert values(method) == [0.0, 2.0, -3.0]
+    assert method.weights.masks["w"].all()
+
+
+def test_hidden_weights_survive_a_checkpoint(masked: Build) -> None:
+    tensors = {"w": torch.tensor([[1.0, 2.0, 3.0, 4.0]])}
+    method = make(masked, tensors, initial_sparsity=0.5)
+    method.attach()
+    resumed = make(masked, {"w": torch.tensor([[0.0, 0.0, 3.0, 4.0]])}, initial_sparsity=0.5)
+    resumed.weights.set_masks(method.weights.masks)
+    resumed.load_state_dict(method.state_dict())
+    put(resumed, 2, 1.5)
+    resumed.after_step(2)
+    assert values(resumed) == [0.0, 2.0, 0.0, 4.0]
+
+
+def test_hidden_weights_of_another_split_are_refused(masked: Build) -> None:
+    method = make(masked, {"w": torch.ones(2, 2)})
+    with pytest.raises(CheckpointError, match="another number of ranks or another engine.strategy"):
+        method.load_state_dict({"hidden": [torch.ones(2)]})
+
+
+@pytest.mark.parametrize("scope", ["per_layer", "global"])
+def test_any_number_of_ranks_chooses_the_masks_of_one(
+    masked: Build, gang: Callable[..., list[Any]], scope: str
+) -> None:
+    """Each rank owns a run of each weight, as under ZeRO; values have many ties."""
+    generator = torch.Generator().manual_seed(2)
+    tensors = {
+        n: torch.randint(-3, 4, shape, generator=generator).float() for n, shape in {"a": (5, 7), "b": (3, 9)}.items()
+    }
+    spec = {**ONCE, "scope": scope, "final_sparsity": 0.6, "initial_sparsity": 0.6}
+    alone = make(masked, tensors, **spec)
+    alone.attach()
+
+    def act(ranks: Ranks) -> dict[str, list[bool]]:
+        shards = []
+        for index, (name, tensor) in enumerate(tensors.items()):
+            cuts = [0, 11, tensor.numel() - 1, tensor.numel()]
+            begin, end = cuts[ranks.rank], cuts[ranks.rank + 1]
+            parameter = torch.nn.Parameter(tensor.clone())
+            optimizer = torch.optim.AdamW([parameter])
+            shards.append(_Run(name, index, tuple(tensor.shape), begin, end - begin, False, parameter, optimizer, None))
+        method = GradualMagnitudeMethod(
+            GradualMagnitude(**{"update_every": 2, **spec}), Start(MaskedWeights(shards, None, ranks), 10, ranks, None)
+        )
+        method.attach()
+        return {name: mask.flatten().tolist() for name, mask in method.weights.masks.items()}
+
+    expected = {name: mask.flatten().tolist() for name, mask in alone.weights.masks.items()}
+    assert gang(3, act) == [expected] * 3
+
+
+class _Run(Shard):
+    """A run of a plain parameter: master and copy are the same storage."""
+
+    def master_L(self) -> torch.Tensor:
+        return self.parameter.data.view(-1)[self.start : self.start + self.numel]
