@@ -21,14 +21,17 @@ import mlflow
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
-from configs import Launch
-from configs.artifacts import write_atomic
+from configs import Launch, SpoolCursor
+from configs.artifacts import CURSOR, SPOOL, write_atomic
 
 log = logging.getLogger(__name__)
 
-SPOOL, CURSOR = "spool.jsonl", "cursor.json"
 _BATCH = 500
 _LONGEST_PAUSE_S = 30.0
+_PARENT_KEY = "prunus.campaign"
+"""Tag of a campaign's run with the campaign's id."""
+_RACE_S = 1.0
+"""Seconds in which two jobs of a campaign that both make its run come to see each other's."""
 
 
 def identity(launch: Launch) -> dict[str, str]:
@@ -64,9 +67,6 @@ class Tracker:
         if new:
             self._append({"op": "metrics", "step": step, "time": int(time.time() * 1000), "values": new})
             self._last_steps.update(dict.fromkeys(new, step))
-
-    def end_step(self, step: int) -> None:
-        """All points of this step are written (each curve remembers its own last step, so nothing is left to do)."""
 
     def params(self, values: dict[str, Any]) -> None:
         """Log parameters (once; a repeat with equal values changes nothing)."""
@@ -140,9 +140,8 @@ class Carrier(threading.Thread):
         self._directory, self._job, self._experiment = directory, job, experiment
         self._client = mlflow.MlflowClient(tracking_uri=uri)
         self._uri = uri
-        state = _read_json(directory / CURSOR)
-        self._offset: int = state.get("offset", 0)
-        self.run_id: str | None = state.get("run_id")
+        state = SpoolCursor.read(directory / CURSOR)
+        self._offset, self.run_id = state.offset, state.run_id
         self._closing = threading.Event()
         self._done = threading.Event()
 
@@ -175,8 +174,15 @@ class Carrier(threading.Thread):
     def _carry_some(self) -> bool:
         """Send the next operations of one kind; True if there were any."""
         group, end = self._next_group()
-        if not group:
+        if end == self._offset:
             return False
+        if group:  # else only lines that a crash cut short
+            self._send_to_run(group)
+        self._offset = end
+        write_atomic(self._directory / CURSOR, SpoolCursor(offset=end, run_id=self.run_id).model_dump_json())
+        return True
+
+    def _send_to_run(self, group: list[dict[str, Any]]) -> None:
         if self.run_id is None:
             self.run_id = self._find_or_create_run()
         try:
@@ -186,9 +192,6 @@ class Carrier(threading.Thread):
                 raise
             # Sending it again would change nothing and hold up all that follows.
             log.error("MLflow refuses %s for good: %s; it is left out", group[0]["op"], _short(error))
-        self._offset = end
-        write_atomic(self._directory / CURSOR, json.dumps({"offset": end, "run_id": self.run_id}))
-        return True
 
     def _next_group(self) -> tuple[list[dict[str, Any]], int]:
         group: list[dict[str, Any]] = []
@@ -265,7 +268,7 @@ class Carrier(threading.Thread):
         if "campaign_id" in self._job:
             tags["mlflow.parentRunId"] = self._one_run(
                 experiment_id,
-                "prunus.campaign",
+                _PARENT_KEY,
                 self._job["campaign_id"],
                 self._job.get("campaign_name", self._job["campaign_id"]),
                 {},
@@ -282,30 +285,32 @@ class Carrier(threading.Thread):
             return str(found.experiment_id)
 
     def _one_run(self, experiment_id: str, key: str, value: str, name: str, tags: dict[str, str]) -> str:
-        """Find the run with this tag or create it.
-
-        Two jobs of a campaign may create its parent at once: the oldest one wins for all.
+        """Find the run with this tag or create it. Two jobs of a campaign may create its parent at once: the oldest
+        one stays, and who made another takes it back.
         """
-        query = f"tags.`{key}` = '{value}'"
-        order = ["attributes.start_time ASC"]
-        found = self._client.search_runs([experiment_id], query, max_results=1, order_by=order)
-        if not found:
-            self._client.create_run(experiment_id, run_name=name, tags={**tags, key: value})
-            found = self._client.search_runs([experiment_id], query, max_results=1, order_by=order)
-        return str(found[0].info.run_id)
+        oldest = self._oldest_run(experiment_id, key, value)
+        if oldest is not None:
+            return oldest
+        ours = str(self._client.create_run(experiment_id, run_name=name, tags={**tags, key: value}).info.run_id)
+        if key == _PARENT_KEY:
+            # Both must see both: an older run may be on its way into MLflow while we look. Only this thread waits.
+            time.sleep(_RACE_S)
+        oldest = self._oldest_run(experiment_id, key, value) or ours
+        if oldest != ours:
+            self._client.delete_run(ours)
+            log.info("run %s was made by another job meanwhile; ours, %s, is taken back", oldest, ours)
+        return oldest
+
+    def _oldest_run(self, experiment_id: str, key: str, value: str) -> str | None:
+        # The id decides between two of the same millisecond, so that all choose the same one.
+        order = ["attributes.start_time ASC", "attributes.run_id ASC"]
+        found = self._client.search_runs([experiment_id], f"tags.`{key}` = '{value}'", max_results=1, order_by=order)
+        return str(found[0].info.run_id) if found else None
 
 
 def _is_refusal(error: MlflowException) -> bool:
     """MLflow understood and said no (as against: away, overloaded, not logged in)."""
     return error.error_code in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return state
-    except (OSError, ValueError):
-        return {}
 
 
 def _short(error: BaseException) -> str:
