@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from world import make_spec
 
 from configs import Progress
 from service import render
 from service.report import Layer, Report, total
-from service.wire import JobState, JobView
+from service.wire import JobDetail, JobState, JobView
 
 
 def job(**given: Any) -> JobView:
@@ -92,3 +93,18 @@ def test_a_report_names_its_denominators() -> None:
     shown = text(render.report_view(report))
     assert "prunable weights (2 of 3 tensors, 200 weights): 0.9000" in shown
     assert "all weights (3 of 3 tensors, 300 weights): 0.9000" in shown
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"state": JobState.FAILED}, True),
+        ({"state": JobState.SUCCEEDED, "published": True}, False),
+        ({"state": JobState.RUNNING}, False),
+        ({"state": JobState.SKIPPED, "started_at": None}, False),
+    ],
+)
+def test_an_ended_job_tells_what_mlflow_still_lacks(given: dict[str, Any], told: bool) -> None:
+    view = JobDetail(**job(**given).model_dump(), spec=make_spec("prune"))
+    words = "MLflow: not everything is there yet; it is carried over when MLflow answers"
+    assert (words in text(render.job_view(view, now=1100.0))) is told

@@ -75,12 +75,13 @@ def test_the_server_starts_without_ray_queues_and_ends_cleanly_on_sigterm(
 
 
 def test_an_assembled_server_runs_its_queue_by_itself(tmp_path: Path) -> None:
-    settings = Settings.load({}, home=tmp_path, poll_interval_s=0.05)
+    settings = Settings.load({}, home=tmp_path, poll_interval_s=0.05, mlflow_uri=NOBODY)
     ended = {"a": threading.Event(), "b": threading.Event()}
     executor = FakeExecutor(automatic=True)
     with Assembly(settings, executor, NoRegistry(), lambda job, _: ended[job.name].set()) as assembly:
         http = TestClient(assembly.app, base_url="http://127.0.0.1")
         assert http.get("/readyz").status_code == 200
+        assert {"scheduler", "publisher"} <= {thread.name for thread in threading.enumerate()}
         campaign = Submission(campaign=make_campaign(make_spec("a"), make_spec("b", "job:a")))
         headers = {"content-type": "application/json"}
         answer = http.post("/v1/campaigns", content=campaign.model_dump_json(by_alias=True), headers=headers)
@@ -88,4 +89,5 @@ def test_an_assembled_server_runs_its_queue_by_itself(tmp_path: Path) -> None:
         assert ended["a"].wait(30.0)
         assert ended["b"].wait(30.0)
         assert assembly.store.find_job("b").state is JobState.SUCCEEDED
+    assert "publisher" not in {thread.name for thread in threading.enumerate()}
     Assembly(settings, executor, NoRegistry()).store.close()  # The database was given back.
