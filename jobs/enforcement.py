@@ -1,11 +1,13 @@
 """Masked means zero where it counts: fp32 master, low-precision copy and Adam's moments, on every rank.
 
-At a change one collective call masks all of them on the local shards. Between changes a gradient hook (grad * mask) holds the zeros, with no
-work after the step: AdamW leaves a weight alone whose value, gradient and moments are 0 (its decay multiplies 0). Masking ``param.data`` alone
-would be undone by ZeRO's master at the next step; masking gradients alone would be undone by the moments.
+At a change one collective call masks all of them on the local shards. Between changes a gradient hook (grad * mask)
+holds the zeros, with no work after the step: AdamW leaves a weight alone whose value, gradient and moments are 0 (its
+decay multiplies 0). Masking ``param.data`` alone would be undone by ZeRO's master at the next step; masking gradients
+alone would be undone by the moments.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 
@@ -84,7 +86,7 @@ class MaskedWeights:
             places = {"fp32 master": shard.master_L(), **({} if copy_L is None else {"low-precision copy": copy_L})}
             places |= {f"moment {i}": moment_L for i, moment_L in enumerate(shard.moments_L())}
             for place, values_L in places.items():
-                left = int(torch.count_nonzero(values_L * outside_L))
+                left = int(torch.count_nonzero((values_L != 0).logical_and_(outside_L)))
                 if left:
                     raise JobError(f"{left} weights of {shard.name} are not zero outside the mask in the {place}")
         digests = set(self.ranks.gather(masks_module.digest(self.masks)))
@@ -104,7 +106,7 @@ class MaskedWeights:
         self._grad_masks = {}
 
     def _whole(self, shard: Shard, keep_L: torch.Tensor) -> torch.Tensor:
-        """Put the ranks' runs of one mask together: bits are disjoint, so packed bytes can be added over ranks (1/8 byte per weight)."""
+        """Put the ranks' runs of one mask together: bits are disjoint, so packed bytes can be added over ranks."""
         if shard.replicated:
             return keep_L.view(shard.shape).clone()
         whole = torch.zeros(shard.global_numel, dtype=torch.bool, device=self.ranks.device)
@@ -117,9 +119,20 @@ class MaskedWeights:
             return
         self._hooked = True
         for shard in self.shards:
+            if shard.replicated:
+                own = partial(self._hold_own, shard.name)
+                shard.parameter.register_post_accumulate_grad_hook(own)  # type: ignore[no-untyped-call]
+            else:
+                hook = partial(self._hold_passing, shard.name)
+                shard.parameter.register_hook(hook)  # type: ignore[no-untyped-call]
 
-            def hold(grad: torch.Tensor, name: str = shard.name) -> torch.Tensor:
-                mask = self._grad_masks.get(name)
-                return grad if mask is None else grad * mask
+    def _hold_own(self, name: str, parameter: torch.Tensor) -> None:
+        """Mask ``parameter.grad`` in place, before DDP adds it over ranks; it is the parameter's own: no copy."""
+        mask = self._grad_masks.get(name)
+        if mask is not None and parameter.grad is not None:
+            parameter.grad.mul_(mask)
 
-            shard.parameter.register_hook(hold)  # type: ignore[no-untyped-call]
+    def _hold_passing(self, name: str, grad: torch.Tensor) -> torch.Tensor:
+        """Mask a gradient on its way to ZeRO, which takes it before later hooks. A copy: others may share it."""
+        mask = self._grad_masks.get(name)
+        return grad if mask is None else grad * mask

@@ -1,10 +1,12 @@
 """Exact selection of the k smallest scores over shards: the same answer for every number of ranks.
 
-No rank gathers weights. The bit pattern of a non-negative fp32 number, read as an integer, orders like the number itself, so the
-k-th smallest value is found by two histograms over those bits (2^16 buckets of the upper half, then 2^16 of the lower half inside one
-bucket), each added over the ranks: communication is 1 MiB per tensor or pool, whatever the model's size. Where one process holds the whole pool
-on a CPU, a partition of those integers finds the same value in half the time (4 bytes per weight of the pool meanwhile). Of the values equal to the
-k-th smallest, as many as are still needed are removed in the order of their global position (weight, then element), so that exactly k go.
+No rank gathers weights. The bit pattern of a non-negative fp32 number, read as an integer, orders like the number
+itself, so the k-th smallest value is found by two histograms over those bits (2^16 buckets of the upper half, then
+2^16 of the lower half inside one bucket), each added over the ranks: communication is 1 MiB per tensor or pool,
+whatever the model's size. Where one process holds the whole pool on a CPU, a partition of those integers finds the
+same value in half the time (4 bytes per weight of the pool meanwhile). Of the values equal to the k-th smallest, as
+many as are still needed are removed in the order of their global position (weight, then element), so that exactly k
+go.
 Letters: L elements of a local run, B buckets.
 """
 
@@ -50,7 +52,7 @@ def count_to_remove(sparsity: float, numel: int) -> int:
     """
     exact = sparsity * numel
     nearest = round(exact)
-    # The schedule's arithmetic loses a few of the 53 bits; 1e-12 is far above that and far below one weight in a billion.
+    # The schedule's arithmetic loses a few of the 53 bits; 1e-12 is far above that, far below one weight in a billion.
     return nearest if abs(exact - nearest) < 1e-12 * max(1.0, exact) else int(exact)
 
 
@@ -58,7 +60,8 @@ def keep_largest(scores: Sequence[Scores], num_remove: int, ranks: Ranks) -> lis
     """Choose which elements stay when the ``num_remove`` smallest of the pool go.
 
     Args:
-        scores: This rank's runs, every weight of the pool once (an empty run where it owns nothing); on every rank in the same order.
+        scores: This rank's runs, every weight of the pool once (an empty run where it owns nothing); on every rank in
+            the same order.
         num_remove: k, over all ranks.
 
     Returns:
@@ -102,6 +105,8 @@ def _threshold_by_histograms(bits: Sequence[torch.Tensor], rank_wanted: int, ran
 
 def _upper_half(bits_L: torch.Tensor) -> torch.Tensor:
     """The upper 16 bits as int16, never negative here; a quarter of the memory traffic of a shift in int64."""
+    if bits_L.numel() <= 1:  # whose stride may be any, which a view of another width refuses
+        return (bits_L >> _HALF).to(torch.int16)
     return bits_L.view(torch.int16)[_UPPER::2].contiguous()
 
 
@@ -113,7 +118,7 @@ def _histogram(values: Sequence[torch.Tensor], device: torch.device, ranks: Rank
 
 
 def _find_bucket(counts_B: torch.Tensor, rank_wanted: int) -> tuple[int, int, int]:
-    """Return the bucket of the ``rank_wanted``-th smallest (1-based), how many lie in the buckets below it, and how many in it."""
+    """Return the bucket of the ``rank_wanted``-th smallest (1-based), how many lie below it, and how many in it."""
     cumulated_B = counts_B.cumsum(0)
     bucket = int(torch.searchsorted(cumulated_B, torch.tensor(rank_wanted, device=counts_B.device)))
     inside = int(counts_B[bucket])
