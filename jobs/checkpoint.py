@@ -1,8 +1,8 @@
 """The full state of a job on disk: weights, optimizer, masks, method, data position, random numbers.
 
 Commit: every rank writes into ``step-N.<attempt>.tmp`` -> rank 0 digests all files into ``manifest.json`` -> fsync ->
-rename to ``step-N`` -> ``latest`` -> older ones are deleted. A cut at any point leaves the former checkpoint whole. Files
-of DeepSpeed are pickles: they are loaded only after their digests match the manifest that we wrote.
+rename to ``step-N`` -> ``latest`` -> older ones are deleted. A cut at any point leaves the former checkpoint whole.
+Files of DeepSpeed are pickles: they are loaded only after their digests match the manifest that we wrote.
 """
 
 import errno

@@ -130,8 +130,8 @@ def model_card(launch: Launch, lineage: dict[str, str], metrics: dict[str, float
         f"---\nlibrary_name: transformers\ntags: [prunus, {spec.method.name}, sparse]\n---\n\n"
         f"# {launch.job_name}\n\n`{spec.task.name}` x `{spec.method.name}`, started from `{base}`, made by prunus job "
         f"`{launch.job_id}` (attempt {launch.attempt}).\n\n"
-        "Plain safetensors with exact zeros: `from_pretrained` needs nothing of prunus. Unstructured zeros make the file "
-        "smaller when it is compressed and the model no faster on ordinary CPUs and GPUs.\n\n"
+        "Plain safetensors with exact zeros: `from_pretrained` needs nothing of prunus. Unstructured zeros make the "
+        "file smaller when it is compressed and the model no faster on ordinary CPUs and GPUs.\n\n"
         f"## Made from\n\n{parents}\n\n## Held-out results\n\n| metric | value |\n|---|---|\n{results}\n"
     )
 

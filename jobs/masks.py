@@ -1,7 +1,7 @@
 """Masks as data: packing to 1 bit per weight, the file format, and how two masks compare. True keeps.
 
-File: safetensors with one uint8 tensor per weight, ``ceil(n / 8)`` bytes, the flattened row-major mask with the first element in the lowest
-bit; shapes and facts in the metadata (strings only):
+File: safetensors with one uint8 tensor per weight, ``ceil(n / 8)`` bytes, the flattened row-major mask with the first
+element in the lowest bit; shapes and facts in the metadata (strings only):
 ``{"format": "prunus-mask", "version": "1", "shapes": JSON, "method": ..., "step": ..., "pattern": "unstructured"}``.
 """
 

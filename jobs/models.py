@@ -1,4 +1,4 @@
-"""From a resolved source to a model: where its files lie, its tokenizer, its weights, and which of them may be pruned."""
+"""From a resolved source to a model: where its files lie, its tokenizer, its weights, and which may be pruned."""
 
 import hashlib
 import json
@@ -141,8 +141,8 @@ def check_same_labels(labels: tuple[str, ...], teacher: PreTrainedModel, referen
     theirs = tuple(str(teacher.config.id2label[i]) for i in range(len(teacher.config.id2label)))
     if labels and theirs != labels:
         raise ModelError(
-            f"distillation.teacher {reference} has the classes {list(theirs)}, the data has {list(labels)}; use a teacher "
-            "of the same task, or give task.labels in the teacher's order"
+            f"distillation.teacher {reference} has the classes {list(theirs)}, the data has {list(labels)}; use a "
+            "teacher of the same task, or give task.labels in the teacher's order"
         )
 
 
@@ -193,8 +193,9 @@ def _refuse_random_weights(model: PreTrainedModel, missing: set[str], reference:
     wrong = sorted(m for m in missing if head_too or (m.startswith(prefix) and ".pooler." not in m))
     if wrong:
         raise ModelError(
-            f"{reference} lacks {len(wrong)} weights that {type(model).__name__} needs ({_listed(wrong[:3])}); they would be "
-            f"random: {'use a teacher trained for this task' if head_too else 'use a checkpoint of this architecture'}"
+            f"{reference} lacks {len(wrong)} weights that {type(model).__name__} needs ({_listed(wrong[:3])}); they "
+            "would be random: "
+            f"{'use a teacher trained for this task' if head_too else 'use a checkpoint of this architecture'}"
         )
 
 

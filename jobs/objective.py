@@ -1,4 +1,4 @@
-"""What is differentiated: the student and its loss as one module, so that DDP and ZeRO-3 see every use of a weight inside one forward.
+"""What is differentiated: student and loss as one module, so that DDP and ZeRO-3 see every use of a weight in it.
 
 The teacher is no submodule: it is neither wrapped, sharded, broadcast, saved nor counted.
 """
@@ -28,13 +28,15 @@ class Weights:
 
 
 class _Open:
-    """Take a language model's last linear layer out of its forward: the model then returns that layer's input as its logits."""
+    """Take a language model's last linear layer out of its forward: what it returns as logits is that layer's input."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model
         self.layer: nn.Linear = model.get_output_embeddings()
         if not isinstance(self.layer, nn.Linear):
-            raise ModelError(f"{type(model).__name__} has no linear output layer over the vocabulary; masked_lm needs one")
+            raise ModelError(
+                f"{type(model).__name__} has no linear output layer over the vocabulary; masked_lm needs one"
+            )
         self._forward = self.layer.forward
         self.layer.forward = lambda hidden: hidden  # type: ignore[method-assign, assignment]
 
@@ -42,7 +44,9 @@ class _Open:
         """Input of the last layer, shape (B, L, H)."""
         hidden: torch.Tensor = self.model(**inputs).logits
         if hidden.shape[-1] != self.layer.in_features:
-            raise ModelError(f"{type(self.model).__name__} does something after its output layer; masked_lm cannot use it")
+            raise ModelError(
+                f"{type(self.model).__name__} does something after its output layer; masked_lm cannot use it"
+            )
         return hidden
 
     @property
@@ -55,9 +59,11 @@ class _Open:
 
 
 class Objective(nn.Module):
-    """Student plus loss. ``forward`` returns the scaled loss, its unscaled sums (task, teacher), and what evaluation needs."""
+    """Student plus loss; ``forward`` gives the scaled loss, unscaled sums (task, teacher) and what evaluation needs."""
 
-    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel | None, weights: Weights, autocast: bool) -> None:
+    def __init__(
+        self, student: PreTrainedModel, teacher: PreTrainedModel | None, weights: Weights, autocast: bool
+    ) -> None:
         super().__init__()
         self.student = student
         self.weights = weights
@@ -92,7 +98,7 @@ class Objective(nn.Module):
 
     def compute(self, inputs: Batch, labels: torch.Tensor, mix: Mix) -> tuple[torch.Tensor, torch.Tensor, Any]:
         """The task's part; see the subclasses."""
-        raise TypeError("use TokenObjective or SequenceObjective")
+        raise NotImplementedError
 
     def close(self) -> None:
         """Leave the student as it was given."""
@@ -101,7 +107,9 @@ class Objective(nn.Module):
 class TokenObjective(Objective):
     """Masked language modelling: rows are tokens, classes the vocabulary."""
 
-    def __init__(self, student: PreTrainedModel, teacher: PreTrainedModel | None, weights: Weights, autocast: bool) -> None:
+    def __init__(
+        self, student: PreTrainedModel, teacher: PreTrainedModel | None, weights: Weights, autocast: bool
+    ) -> None:
         super().__init__(student, teacher, weights, autocast)
         self._student_open = _Open(student)
         self._teacher_open = _Open(teacher) if teacher is not None else None

@@ -1,12 +1,13 @@
 """Cross-entropy and distillation over a vocabulary without ever holding its logits whole.
 
-For rows s (tokens), student logits z = h W^T + b, teacher logits u = h' W'^T + b', labels y (-100: not predicted), temperature T:
+For rows s (tokens), student logits z = h W^T + b, teacher logits u = h' W'^T + b', labels y (-100: not predicted),
+temperature T:
 
     task(s)    = -log softmax(z_s)[y_s]                                        for predicted rows
     teacher(s) = T^2 sum_v softmax(u_s / T)_v (log softmax(u_s / T)_v - log softmax(z_s / T)_v)     for distilled rows
 
-(Hinton et al., arXiv 1503.02531; Prune OFA, arXiv 2111.05754, over all non-padding tokens.) Rows are taken in chunks: at any time the logits of one
-chunk exist in fp32. The gradient is formed in the forward pass, chunk by chunk,
+(Hinton et al., arXiv 1503.02531; Prune OFA, arXiv 2111.05754, over all non-padding tokens.) Rows are taken in chunks:
+at any time the logits of one chunk exist in fp32. The gradient is formed in the forward pass, chunk by chunk,
 
     d task / dz = softmax(z) - onehot(y)          d teacher / dz = T (softmax(z / T) - softmax(u / T))
 

@@ -30,7 +30,10 @@ class Ranks:
 
     @classmethod
     def join(cls) -> "Ranks":
-        """Join the gang: the process group that Ray Train or torchrun prepared, or one process alone. Sets what DeepSpeed and Accelerate read."""
+        """Join the gang: the process group that Ray Train or torchrun prepared, or one process alone.
+
+        Sets what DeepSpeed and Accelerate read.
+        """
         cuda = torch.cuda.is_available() and os.environ.get("DS_ACCELERATOR") != "cpu"
         if not dist.is_initialized():
             with socket.socket() as free:
@@ -78,13 +81,16 @@ class Ranks:
         return values  # type: ignore[return-value]
 
     def main_first(self, build: Callable[[], T]) -> T:
-        """Run ``build`` on rank 0, then on the others (which find its result in a cache). An error on rank 0 is raised on all."""
+        """Run ``build`` on rank 0, then on the others (which find its result in a cache).
+
+        An error on rank 0 is raised on all.
+        """
         error: Exception | None = None
         result: T | None = None
         if self.is_main:
             try:
                 result = build()
-            except Exception as caught:  # noqa: BLE001 - handed to all ranks below
+            except Exception as caught:
                 error = caught
         failed = self.gather(_portable(error))[0]
         if failed is not None:

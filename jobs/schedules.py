@@ -40,8 +40,8 @@ def cubic_sparsity(step: int, growth: Window, initial: float, final: float) -> f
 
 
 def is_update_step(step: int, selection: Window, growth: Window, update_every: int) -> bool:
-    """Whether masks are chosen anew after this step: every ``update_every`` steps of the selection window [begin, end], and at the end of
-    growth, so that the target is reached exactly even if no regular update falls there."""
+    """Whether masks are chosen anew after this step: every ``update_every`` steps of the selection window [begin, end],
+    and at the end of growth, so that the target is reached exactly even if no regular update falls there."""
     if step == growth.end:
         return True
     return selection.begin <= step <= selection.end and (step - selection.begin) % update_every == 0
@@ -50,7 +50,8 @@ def is_update_step(step: int, selection: Window, growth: Window, update_every: i
 def lr_factor(step: int, num_steps: int, lr: LearningRate, method: MethodSpec) -> float:
     """Share of the peak learning rate at a step, >= 0.
 
-    ``linear_rewind`` (2111.05754; the published scheduler): with N steps, warm-up w, growth [b, e), P = e - b and updates every f steps
+    ``linear_rewind`` (2111.05754; the published scheduler): with N steps, warm-up w, growth [b, e), P = e - b and
+    updates every f steps
       t < w         t / w
       w <= t < b    (N - P - t) / (N - P - w)
       b <= t < e    (N - P - t + r) / (N - P - w), r = floor((t - b) / f) f, so that the decay is rewound at each update

@@ -5,9 +5,9 @@
     zero1, zero2   flat partition of the optim.   a run of it, or nothing      param.data, whole, on every rank
     zero3          flat partition, padded         a run of it, or nothing      param.ds_tensor, the same run
 
-Everything else in this room is written against ``Shard``; nothing else knows of ZeRO. DeepSpeed's public ``safe_get_full_*``
-functions gather whole tensors; the fragments read here are what those functions themselves gather from (deepspeed 0.19.8,
-``deepspeed/utils/tensor_fragment.py``), so that no rank ever holds more than its share.
+Everything else in this room is written against ``Shard``; nothing else knows of ZeRO. DeepSpeed's public
+``safe_get_full_*`` functions gather whole tensors; the fragments read here are what those functions themselves gather
+from (deepspeed 0.19.8, ``deepspeed/utils/tensor_fragment.py``), so that no rank ever holds more than its share.
 Letters: L elements of a local run, R rows, C columns.
 """
 
@@ -82,7 +82,7 @@ class Shard:
                 yield self.optimizer.state[parameter][key].view(-1)
 
     def copy_L(self) -> torch.Tensor | None:
-        """The low-precision copy of the owned run, as a view; None where the master itself is what the forward reads."""
+        """The low-precision copy of the owned run, as a view; None where the forward reads the master itself."""
         parameter = self.parameter
         if self.replicated:
             return None
@@ -93,7 +93,7 @@ class Shard:
 
 
 def refresh_copies(engine_optimizer: Any, shards: list[Shard]) -> None:
-    """Write every low-precision copy anew from its fp32 master, on all ranks (collective, like the end of an optimizer step).
+    """Write every low-precision copy anew from its fp32 master (collective, like the end of an optimizer step).
 
     Args:
         engine_optimizer: DeepSpeed's optimizer (``engine.optimizer``); ignored where masters are replicated.

@@ -1,8 +1,8 @@
 """Let ``import torchaudio`` work beside a CPU build of torch.
 
 torchaudio's PyPI wheel links CUDA libraries, so with a CPU build its import raises OSError (and with it that of
-transformers, which imports torchaudio when it is installed). What we use of it (resampling, transforms, SpecAugment masks) is plain
-torch: after the failed import its loader of compiled parts is switched off and the import repeated.
+transformers, which imports torchaudio when it is installed). What we use of it (resampling, transforms, SpecAugment
+masks) is plain torch: after the failed import its loader of compiled parts is switched off and the import repeated.
 """
 
 import importlib

@@ -1,6 +1,6 @@
 """What a pruning method is: hooks around the training loop, and no knowledge of engines.
 
-    method.attach(start)                          once, after the engine has taken the model; or load_state_dict when resuming
+    method.attach(start)                          once, after the engine has taken the model; or load_state_dict
     for step in range(num_steps):
         for micro_batch in batches(step):
             method.before_forward(step)
@@ -11,8 +11,9 @@
         log, evaluate, checkpoint (state_dict)
     method.finish()                               before the model is written
 
-A method sees ``MaskedWeights`` (shards of fp32 masters, masks) and never a parameter. To add one: a spec class in ``configs/methods.py``, a
-file here, a line in ``METHODS``, recipes, a test file; the contract suite runs over it by itself.
+A method sees ``MaskedWeights`` (shards of fp32 masters, masks) and never a parameter. To add one: a spec class in
+``configs/methods.py``, a file here, a line in ``METHODS``, recipes, a test file; the contract suite runs over it by
+itself.
 """
 
 from abc import ABC
@@ -37,7 +38,8 @@ class Start:
         weights: Prunable weights and their masks.
         num_steps: Optimizer steps of the job.
         ranks: The gang.
-        given_mask: Mask that the starting checkpoint or the spec brings, checked against the weights' shapes; None if there is none.
+        given_mask: Mask that the starting checkpoint or the spec brings, checked against the weights' shapes; None if
+            there is none.
     """
 
     weights: MaskedWeights

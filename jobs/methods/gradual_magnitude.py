@@ -1,14 +1,15 @@
 """Gradual magnitude pruning: remove the smallest weights on a cubic schedule.
 
-Sources: Zhu and Gupta (arXiv 1710.01878), equation 1, for the schedule; Zafrir et al., "Prune Once for All" (arXiv 2111.05754),
-section 3.2, and the scheduler published with it for the two windows and the uniform sparsity per layer.
+Sources: Zhu and Gupta (arXiv 1710.01878), equation 1, for the schedule; Zafrir et al., "Prune Once for All" (arXiv
+2111.05754), section 3.2, and the scheduler published with it for the two windows and the uniform sparsity per layer.
 
     s(t)   = s_f + (s_i - s_f) (1 - (t - t0) / (t1 - t0))^3        schedules.cubic_sparsity
     k      = floor(s n) weights of a layer (or of all) go          selection.count_to_remove
     m      = 0 for the k smallest |w|                              selection.keep_largest
 
-Differs from the paper: exactly k weights go (the published code drops every tie at the threshold); a removed value is frozen in the hidden copy
-(there, momentum and weight decay go on moving it); the removed weight's Adam moments are cleared, so that one that returns starts afresh.
+Differs from the paper: exactly k weights go (the published code drops every tie at the threshold); a removed value is
+frozen in the hidden copy (there, momentum and weight decay go on moving it); the removed weight's Adam moments are
+cleared, so that one that returns starts afresh.
 """
 
 from typing import Any
@@ -61,7 +62,7 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
         return self.weights.set_local(keep)
 
     def _values(self) -> list[torch.Tensor]:
-        """What competes: kept weights as they are, removed ones as they were when they went (0 without regrow); copies."""
+        """What competes, as copies: kept weights as they are, removed ones as they went (0 without regrow)."""
         current = [shard.master_L().clone() for shard in self.weights.shards]
         if self._hidden is None:
             return current

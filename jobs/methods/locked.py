@@ -1,8 +1,10 @@
 """Pattern lock: the zeros of a sparse checkpoint stay zero while the rest is trained.
 
-Source: Zafrir et al., "Prune Once for All" (arXiv 2111.05754), section 3.3. Mask m = [w != 0] of the starting checkpoint, constant.
-Differs from the paper: the stored training mask is preferred to the zeros of the weights, so that a kept weight that happens to be 0 stays
-trainable; and the mask is held by gradients (``jobs.enforcement``), not by a product in every forward pass.
+Source: Zafrir et al., "Prune Once for All" (arXiv 2111.05754), section 3.3. Mask m = [w != 0] of the starting
+checkpoint, constant.
+Differs from the paper: the stored training mask is preferred to the zeros of the weights, so that a kept weight that
+happens to be 0 stays trainable; and the mask is held by gradients (``jobs.enforcement``), not by a product in every
+forward pass.
 """
 
 import torch
@@ -40,7 +42,7 @@ def zeros_of(scores: list[Scores]) -> list[torch.Tensor]:
 
 
 def fit_mask(mask: Masks, shapes: dict[str, tuple[int, ...]], origin: str) -> Masks:
-    """Check that a mask belongs to these weights and put it into their order; weights that it does not name are kept whole.
+    """Check that a mask belongs to these weights and put it into their order; weights it does not name are kept whole.
 
     Raises:
         PruningError: Nothing matches, or a shape differs.

@@ -253,8 +253,8 @@ def test_the_error_of_one_rank_stops_all_and_says_what_to_do(
     def act(ranks: Ranks) -> str:
         with pytest.raises(StorageError) as raised:
             checkpoint.save(
-                tmp_path / "c", 1, attempt_id="j-a1", engine=OneFile(ranks), weights=None, method=Counting(), progress={},
-                facts={}, keep=1,
+                tmp_path / "c", 1, attempt_id="j-a1", engine=OneFile(ranks), weights=None, method=Counting(),
+                progress={}, facts={}, keep=1,
             )  # fmt: skip
         return str(raised.value)
 

@@ -40,7 +40,7 @@ class StudentOnly:
 
 
 def masked_student() -> tuple[PreTrainedModel, Masks]:
-    """A model whose masters hold the zeros already, as after training: 3 of 4 weights of every prunable tensor are removed."""
+    """A model whose masters hold the zeros already, as after training: 3 of 4 prunable weights."""
     student = tiny.bert()
     kept = {
         name: (torch.arange(w.numel()) % 4 == 0).view(w.shape)

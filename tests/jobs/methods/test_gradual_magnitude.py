@@ -156,7 +156,7 @@ def test_hidden_weights_survive_a_checkpoint(masked: Build) -> None:
 
 def test_hidden_weights_of_another_split_are_refused(masked: Build) -> None:
     method = make(masked, {"w": torch.ones(2, 2)})
-    with pytest.raises(CheckpointError, match="another number of ranks or another engine.strategy"):
+    with pytest.raises(CheckpointError, match=r"another number of ranks or another engine\.strategy"):
         method.load_state_dict({"hidden": [torch.ones(2)]})
 
 
