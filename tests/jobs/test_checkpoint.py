@@ -64,7 +64,7 @@ def save(tmp_path: Path, alone: Ranks) -> Callable[..., Path]:
             "engine": OneFile(alone, float(step)),
             "weights": None,
             "method": Counting(step),
-            "data": {"position": step},
+            "progress": {"position": step},
             "facts": FACTS,
             "keep": 2,
         }
@@ -75,8 +75,8 @@ def save(tmp_path: Path, alone: Ranks) -> Callable[..., Path]:
 
 def step_of_engine(directory: Path, alone: Ranks) -> float:
     engine, method = OneFile(alone), Counting()
-    data = checkpoint.load(directory, engine=engine, weights=None, method=method)
-    assert method.value == data["position"]
+    progress = checkpoint.load(directory, engine=engine, weights=None, method=method)
+    assert method.value == progress["position"]
     return engine.state[0].item()
 
 
@@ -268,19 +268,19 @@ def test_the_error_of_one_rank_stops_all_and_says_what_to_do(
 def test_every_rank_gets_its_own_state_back(tmp_path: Path, gang: Callable[..., list[Any]]) -> None:
     def act(ranks: Ranks) -> int:
         parts = {"engine": OneFile(ranks), "weights": None}
-        data = {"position": ranks.rank}
+        progress = {"position": ranks.rank}
         directory = checkpoint.save(
             tmp_path / "c",
             3,
             attempt_id="j-a1",
             method=Counting(ranks.rank + 10),
-            progress=data,
+            progress=progress,
             facts=FACTS,
             keep=1,
             **parts,
         )
         method = Counting()
-        assert checkpoint.load(directory, method=method, **parts) == data
+        assert checkpoint.load(directory, method=method, **parts) == progress
         return method.value
 
     assert gang(3, act) == [10, 11, 12]
