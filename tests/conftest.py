@@ -1,0 +1,50 @@
+"""Fixtures of tests that run the real thing; torch is loaded only where one of them is asked for."""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from gang_runs import Gangs
+    from tiny_inputs import TinyInputs
+
+REPOSITORY = Path(__file__).parent.parent
+sys.path.insert(1, str(REPOSITORY / "tests" / "jobs" / "gang"))  # its gangs serve the flow tests too
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> "TinyInputs":
+    """A tiny model, tokenizer, text and labelled rows on disk."""
+    from tiny_inputs import write_inputs
+
+    return write_inputs(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def rank_environment() -> dict[str, str]:
+    """Environment for processes that train on this machine: CPU, one thread, no network."""
+    fixed = {
+        "PYTHONPATH": str(REPOSITORY),
+        "DS_ACCELERATOR": "cpu",
+        "OMP_NUM_THREADS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    return {**{k: v for k, v in os.environ.items() if not k.startswith("PRUNUS_")}, **fixed}
+
+
+@pytest.fixture(scope="session")
+def gangs(
+    tmp_path_factory: pytest.TempPathFactory, tiny: "TinyInputs", rank_environment: dict[str, str]
+) -> "Iterator[Gangs]":
+    """Runs cases on real ranks: gloo, DeepSpeed, Accelerate; no Ray."""
+    from gang_runs import Gangs
+
+    running = Gangs(tmp_path_factory.mktemp("gangs"), tiny, rank_environment)
+    yield running
+    running.close()

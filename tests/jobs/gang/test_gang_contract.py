@@ -1,0 +1,185 @@
+"""The contract of every pruning method, on real ranks under every strategy.
+
+Expected values are worked out here, from the files that a job leaves.
+"""
+
+import math
+import os
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+from gang_cases import EXAMPLES, NUM_STEPS, ONE_SHOT, STRATEGIES, Case
+from gang_runs import GangRun, Gangs
+from safetensors.torch import load_file
+from tiny_inputs import TinyInputs, is_prunable
+
+from jobs.methods import METHODS
+
+LOSS_TOLERANCE = 1e-6
+"""Relative, fp32, over 8 optimizer steps; 6e-8 is what was seen."""
+STATE_TOLERANCE = 1e-6
+"""Absolute, of weights of size 1 and moments of size 0.1; 1.2e-7 is what was seen."""
+NUM_PRUNABLE = 12
+"""2 layers x (query, key, value, attention output, intermediate, output)."""
+
+pytestmark = pytest.mark.cluster
+everywhere = pytest.mark.parametrize(
+    ("method", "strategy", "num_ranks"),
+    [pytest.param(m, s, n, id=f"{m}-{s}-{n}") for m, s, n in product(sorted(EXAMPLES), STRATEGIES, (1, 2))],
+)
+
+
+def case_of(method: str, strategy: str, num_ranks: int, precision: str = "fp32") -> Case:
+    example = EXAMPLES[method]
+    return Case(example.spec, strategy, num_ranks, precision, from_sparse=example.from_sparse)
+
+
+def check_sparse(run: GangRun, sparsity: float, num_ranks: int, tolerance_zeros: int = 0) -> None:
+    """Exactly the asked share is gone from every prunable tensor, and gone everywhere."""
+    prunable = sorted(name for name in run.weights if is_prunable(name))
+    assert len(prunable) == NUM_PRUNABLE
+    assert sorted(run.masks) == prunable
+    states = [run.state(rank) for rank in range(num_ranks)]
+    for name, mask in run.masks.items():
+        removed = int((~mask).sum())
+        assert abs(removed - sparsity * mask.numel()) < 1, f"{name}: {removed} of {mask.numel()}"
+        file_zeros = int((run.weights[name] == 0).sum())
+        assert removed <= file_zeros <= removed + tolerance_zeros, name
+        assert torch.equal(run.weights[name], states[0]["master"][name]), f"{name}: file and master differ"
+        for rank, place in product(range(num_ranks), ("master", "copy", "exp_avg", "exp_avg_sq")):
+            assert not states[rank][place][name][~mask].any(), f"{name}: {place} of rank {rank} outside the mask"
+        assert states[0]["exp_avg_sq"][name][mask].count_nonzero() > 0.9 * mask.sum(), f"{name}: kept weights learn"
+
+
+def test_every_registered_method_has_an_example() -> None:
+    assert set(EXAMPLES) == set(METHODS)
+
+
+@everywhere
+def test_it_trains(gangs: Gangs, tiny: TinyInputs, method: str, strategy: str, num_ranks: int) -> None:
+    run = gangs.run(case_of(method, strategy, num_ranks))
+    assert sorted(run.losses) == list(range(1, NUM_STEPS + 1))
+    assert all(4.0 < loss < 7.0 for loss in run.losses.values())  # ln of 357 tokens is 5.9
+    start = load_file((tiny.sparse if EXAMPLES[method].from_sparse else tiny.model) / "model.safetensors")
+    moved = [name for name, weight in run.weights.items() if not torch.equal(weight, start[name])]
+    assert set(run.weights) == set(start)
+    assert len(moved) == len(start), f"not trained: {sorted(set(start) - set(moved))}"
+
+
+@everywhere
+def test_sparsity_is_exact_and_holds_everywhere(gangs: Gangs, method: str, strategy: str, num_ranks: int) -> None:
+    run = gangs.run(case_of(method, strategy, num_ranks))
+    if EXAMPLES[method].sparsity:
+        check_sparse(run, EXAMPLES[method].sparsity, num_ranks)
+    else:
+        assert not list(run.directory.artifacts.glob("masks/*"))
+        assert all(weight.count_nonzero() == weight.numel() for n, weight in run.weights.items() if is_prunable(n))
+
+
+@everywhere
+def test_any_gang_equals_one_plain_rank(gangs: Gangs, method: str, strategy: str, num_ranks: int) -> None:
+    run, one = gangs.run(case_of(method, strategy, num_ranks)), gangs.run(case_of(method, "ddp", 1))
+    for step, loss in one.losses.items():
+        assert math.isclose(run.losses[step], loss, rel_tol=LOSS_TOLERANCE), f"step {step}"
+    state, expected = run.state(), one.state()
+    for place in ("master", "exp_avg", "exp_avg_sq"):
+        assert state[place].keys() == expected[place].keys()
+        for name, values in expected[place].items():
+            torch.testing.assert_close(state[place][name], values, rtol=0, atol=STATE_TOLERANCE, msg=f"{place} {name}")
+    if EXAMPLES[method].sparsity:
+        assert all(torch.equal(run.masks[name], mask) for name, mask in one.masks.items())
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("method", sorted(EXAMPLES))
+def test_removing_nothing_changes_nothing(gangs: Gangs, method: str, strategy: str) -> None:
+    nothing = EXAMPLES[method].nothing
+    if nothing is None:  # this method refuses such a job
+        run = gangs.attempt(Case(EXAMPLES[method].spec, strategy, 2), gangs.new_directory())
+        assert not run.succeeded
+        assert run.error.reason == "user_error"
+        assert "no zero" in run.error.message
+        return
+    dense = gangs.run(Case({"name": "dense"}, strategy, 2))
+    run = gangs.run(Case(nothing, strategy, 2))
+    assert run.losses == dense.losses
+    assert run.weights.keys() == dense.weights.keys()
+    assert all(torch.equal(run.weights[name], weight) for name, weight in dense.weights.items())
+
+
+@pytest.mark.parametrize(
+    ("strategy", "num_ranks"), [*product(STRATEGIES, (1, 2)), ("ddp", 3), ("zero1", 3), ("zero2", 3), ("zero3", 3)]
+)
+def test_equal_weights_give_equal_masks(gangs: Gangs, tiny: TinyInputs, strategy: str, num_ranks: int) -> None:
+    """Also on 3 ranks, where shards begin and end inside tensors and some ranks own nothing of one."""
+    run = gangs.run(Case(ONE_SHOT, strategy, num_ranks))
+    for name, weight in load_file(tiny.model / "model.safetensors").items():
+        if is_prunable(name):
+            smallest = weight.abs().flatten().argsort(stable=True)[: math.floor(0.6 * weight.numel())]
+            expected = torch.ones(weight.numel(), dtype=torch.bool)
+            expected[smallest] = False
+            assert torch.equal(run.masks[name].flatten(), expected), name
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
+@pytest.mark.parametrize("regrow", [True, False])
+def test_global_scope_removes_exactly_k_over_all_tensors(gangs: Gangs, strategy: str, regrow: bool) -> None:
+    spec = {**EXAMPLES["gradual_magnitude"].spec, "scope": "global", "regrow": regrow}
+    run = gangs.run(Case(spec, strategy, 2))
+    removed = sum(int((~mask).sum()) for mask in run.masks.values())
+    assert removed == math.floor(0.9 * (8 * 24 * 24 + 4 * 24 * 40))
+    shares = {round(float((~mask).float().mean()), 3) for mask in run.masks.values()}
+    assert len(shares) > 1, "one threshold over all tensors gives each its own share"
+    one = gangs.run(Case(spec, "ddp", 1))
+    assert all(torch.equal(run.masks[name], mask) for name, mask in one.masks.items())
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero0", "zero1", "zero2", "zero3"])
+def test_bf16_holds_the_mask_in_master_and_copy(gangs: Gangs, strategy: str) -> None:
+    run = gangs.run(case_of("gradual_magnitude", strategy, 2, "bf16"))
+    check_sparse(run, 0.9, 2)
+    state = run.state()
+    assert all(tensor.dtype == torch.float32 for tensor in state["master"].values())
+    copies = {tensor.dtype for tensor in state["copy"].values()}
+    assert copies == ({torch.float32} if strategy in {"ddp", "zero0"} else {torch.bfloat16})  # autocast has no copies
+    for name, master in state["master"].items():
+        assert torch.equal(state["copy"][name], master.to(state["copy"][name].dtype)), f"{name}: copy is not its master"
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
+def test_distillation_is_the_same_on_one_rank_and_two(gangs: Gangs, strategy: str) -> None:
+    spec = EXAMPLES["gradual_magnitude"].spec
+    two, one = gangs.run(Case(spec, strategy, 2, distils=True)), gangs.run(Case(spec, "ddp", 1, distils=True))
+    plain = gangs.run(Case(spec, "ddp", 1))
+    assert one.losses[NUM_STEPS] != plain.losses[NUM_STEPS], "the teacher has no effect"
+    for step, loss in one.losses.items():
+        assert math.isclose(two.losses[step], loss, rel_tol=LOSS_TOLERANCE), f"step {step}"
+    check_sparse(two, 0.9, 2)
+
+
+LOAD_IN_A_CLEAN_PROCESS = """
+import sys, torch
+for name in ("torchaudio", "jobs", "configs", "cluster", "service"):  # the first needs CUDA beside a CPU build of torch
+    sys.modules[name] = None
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+model = AutoModelForMaskedLM.from_pretrained(sys.argv[1]).eval()
+assert len(AutoTokenizer.from_pretrained(sys.argv[1])) == model.config.vocab_size
+with torch.no_grad():
+    torch.save(model(input_ids=torch.arange(5, 21)[None]).logits, sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize("strategy", ["zero2", "zero3"])
+def test_the_model_without_prunus_says_what_the_training_process_said(
+    gangs: Gangs, tmp_path: Path, strategy: str
+) -> None:
+    run = gangs.run(case_of("gradual_magnitude", strategy, 2))
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-I", "-c", LOAD_IN_A_CLEAN_PROCESS, str(run.directory.artifacts / "model"), "said.pt"]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment, timeout=200)
+    torch.testing.assert_close(torch.load(tmp_path / "said.pt"), run.logits, rtol=0, atol=1e-6)
+    assert run.logits.std() > 0.01

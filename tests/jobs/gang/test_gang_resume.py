@@ -1,0 +1,174 @@
+"""A gang that is killed with SIGKILL and started again ends where the unbroken run ends, to the bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from gang_cases import EXAMPLES, STRATEGIES, Case
+from gang_runs import GangRun, Gangs
+from tiny_inputs import TinyInputs
+
+from configs.artifacts import JobDirectory
+
+pytestmark = pytest.mark.cluster
+TRAIN = (("num_steps", 20), ("checkpoint_every", 5), ("keep_checkpoints", 2))
+KILL_AFTER = 7
+
+
+def dropping(method: str, strategy: str, num_ranks: int = 2, **more: object) -> Case:
+    """With dropout, so that random numbers count too."""
+    example = EXAMPLES[method]
+    return Case(example.spec, strategy, num_ranks, from_sparse=example.from_sparse, dropout=0.1, train=TRAIN, **more)  # type: ignore[arg-type]
+
+
+def assert_same_end(resumed: GangRun, unbroken: GangRun) -> None:
+    assert resumed.succeeded, resumed.log[-4000:]
+    assert "resumed from step-" in resumed.log
+    assert resumed.weights.keys() == unbroken.weights.keys()
+    for name, weight in unbroken.weights.items():
+        assert torch.equal(resumed.weights[name], weight), name
+    for rank in range(len(unbroken.exit_codes)):
+        for place, tensors in unbroken.state(rank).items():
+            for name, tensor in tensors.items():
+                assert torch.equal(resumed.state(rank)[place][name], tensor), f"{place} {name} of rank {rank}"
+    assert resumed.losses == unbroken.losses  # each step once, over both attempts
+    for path in unbroken.directory.artifacts.glob("masks/step-*/mask.safetensors"):
+        other = resumed.directory.artifacts / path.relative_to(unbroken.directory.artifacts)
+        assert other.read_bytes() == path.read_bytes()
+
+
+def kill_and_resume(gangs: Gangs, case: Case) -> GangRun:
+    directory = gangs.new_directory()
+    killed = gangs.attempt(case, directory, 1, kill_after_step=KILL_AFTER)
+    assert -signal.SIGKILL in killed.exit_codes, f"the gang ended before it was killed: {killed.exit_codes}"
+    assert not (directory / "artifacts" / "manifest.json").exists()
+    return gangs.attempt(case, directory, 2)
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_killed_gang_resumes_to_the_bit(gangs: Gangs, strategy: str) -> None:
+    case = dropping("gradual_magnitude", strategy)
+    assert_same_end(kill_and_resume(gangs, case), gangs.run(case))
+
+
+@pytest.mark.parametrize("method", sorted(set(EXAMPLES) - {"gradual_magnitude"}))
+def test_every_method_resumes_to_the_bit(gangs: Gangs, method: str) -> None:
+    case = dropping(method, "zero2")
+    assert_same_end(kill_and_resume(gangs, case), gangs.run(case))
+
+
+def test_one_rank_in_bf16_resumes_to_the_bit(gangs: Gangs) -> None:
+    case = dropping("gradual_magnitude", "zero2", 1, precision="bf16", distils=True)
+    assert_same_end(kill_and_resume(gangs, case), gangs.run(case))
+
+
+def test_a_stream_resumes_to_the_bit(gangs: Gangs) -> None:
+    case = dropping("gradual_magnitude", "zero1", data=(("streaming", True),))
+    assert_same_end(kill_and_resume(gangs, case), gangs.run(case))
+
+
+def test_a_checkpoint_that_was_cut_off_is_not_used(gangs: Gangs) -> None:
+    """The newest is damaged, an unfinished one lies beside it: the one before is taken, and the end is the same."""
+    case = dropping("gradual_magnitude", "zero2")
+    directory = gangs.new_directory()
+    killed = gangs.attempt(case, directory, 1, kill_after_step=12)
+    assert -signal.SIGKILL in killed.exit_codes
+    newest, before = sorted((directory / "checkpoints").glob("step-*[0-9]"), key=lambda p: -int(p.name[5:]))
+    victim = max(newest.rglob("*.pt"), key=lambda path: path.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:-1000])
+    (directory / "checkpoints" / "step-15.case-a1.tmp").mkdir()
+    resumed = gangs.attempt(case, directory, 2)
+    assert f"resumed from {before.name}:" in resumed.log
+    assert_same_end(resumed, gangs.run(case))
+
+
+def test_other_ranks_strategy_or_method_are_refused_with_a_message(gangs: Gangs) -> None:
+    case = dropping("gradual_magnitude", "zero2")
+    directory = gangs.new_directory()
+    gangs.attempt(case, directory, 1, kill_after_step=KILL_AFTER)
+    others = {
+        "num_ranks": (dropping("gradual_magnitude", "zero2", 1), "2", "1"),
+        "strategy": (dropping("gradual_magnitude", "zero1"), "'zero2'", "'zero1'"),
+    }
+    for number, (key, (other, written, asked)) in enumerate(others.items(), start=2):
+        refused = gangs.attempt(other, directory, number)
+        assert not refused.succeeded
+        assert refused.error.reason == "user_error"
+        assert f"{key} = {written}" in refused.error.message
+        assert asked in refused.error.message
+        assert "resume with the same" in refused.error.message
+    assert_same_end(gangs.attempt(case, directory, 4), gangs.run(case))  # what was refused has harmed nothing
+
+
+def test_all_checkpoints_damaged_is_an_error_and_never_a_fresh_start(gangs: Gangs) -> None:
+    case = dropping("gradual_magnitude", "zero2")
+    directory = gangs.new_directory()
+    gangs.attempt(case, directory, 1, kill_after_step=KILL_AFTER)
+    for manifest in (directory / "checkpoints").glob("step-*/manifest.json"):
+        manifest.write_text("{")
+    refused = gangs.attempt(case, directory, 2)
+    assert refused.error.reason == "user_error"
+    assert "no checkpoint is whole" in refused.error.message
+    assert not refused.losses.keys() - set(range(1, KILL_AFTER + 5))
+
+
+def test_an_attempt_that_was_superseded_writes_nothing(gangs: Gangs) -> None:
+    case = Case({"name": "dense"}, "zero2", 2)
+    directory = gangs.new_directory()
+    directory.mkdir()
+    (directory / "fence").write_text("7")
+    stale = gangs.attempt(case, directory, 3)
+    assert not stale.succeeded
+    assert stale.error.reason == "cancelled"
+    assert "superseded by token 7" in stale.error.message
+    assert not (directory / "artifacts").exists()
+    assert not (directory / "checkpoints").exists()
+
+
+def test_by_hand_under_torchrun(
+    gangs: Gangs, tiny: TinyInputs, rank_environment: dict[str, str], tmp_path: Path
+) -> None:
+    """``torchrun -m jobs.run SPEC OUT``: killed, started again with the same OUT, equal to the gang of the service."""
+    case = dropping("gradual_magnitude", "zero2")
+    recipe, out = tmp_path / "case.yaml", tmp_path / "out"
+    recipe.write_text(yaml.safe_dump(case.spec(tiny).model_dump(mode="json", by_alias=True)), encoding="utf-8")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "jobs.run"]
+    command += [str(recipe), str(out)]
+    log = JobDirectory(out).rank_log(1, 0)
+    first = subprocess.Popen(
+        command, env=rank_environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        while not (log.is_file() and f"step {KILL_AFTER + 1}/20" in log.read_text(encoding="utf-8")):
+            assert first.poll() is None, log.read_text(encoding="utf-8") if log.is_file() else "no log"
+            time.sleep(0.005)
+    finally:
+        os.killpg(first.pid, signal.SIGKILL)
+        first.wait()
+    second = subprocess.run(command, env=rank_environment, capture_output=True, text=True, timeout=300, check=False)
+    assert second.returncode == 0, second.stderr[-4000:]
+    assert '"eval/loss"' in second.stdout
+    resumed, unbroken = GangRun(JobDirectory(out), 1, [0, 0]), gangs.run(case)
+    assert "resumed from step-5" in resumed.log
+    assert all(torch.equal(resumed.weights[name], weight) for name, weight in unbroken.weights.items())
+    assert resumed.losses == unbroken.losses
+    assert json.loads((out / "artifacts" / "manifest.json").read_text())["job_name"] == "case"
+
+
+def test_a_wrong_number_of_ranks_is_refused_in_one_line(
+    tiny: TinyInputs, rank_environment: dict[str, str], tmp_path: Path
+) -> None:
+    recipe = tmp_path / "case.yaml"
+    spec = dropping("gradual_magnitude", "zero2").spec(tiny).model_dump(mode="json", by_alias=True)
+    recipe.write_text(yaml.safe_dump(spec), encoding="utf-8")
+    command = [sys.executable, "-m", "jobs.run", str(recipe), str(tmp_path / "out")]
+    ended = subprocess.run(command, env=rank_environment, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("prunus: 1 ranks were started, resources.num_ranks is 2")
