@@ -1,4 +1,4 @@
-# Each target does its own set-up; nothing but Python 3.11, a C++ compiler and a package index is needed.
+# Each target does its own set-up; nothing but Python 3.11 and a package index is needed.
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -15,7 +15,6 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet -e ".[train,demo,dev]"
-	DS_ACCELERATOR=cpu $(BIN)/python -m jobs.warm_up
 	@touch $(STAMP)
 
 lint: setup

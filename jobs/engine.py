@@ -11,6 +11,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import deepspeed.ops
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin
 from accelerate.utils import InitProcessGroupKwargs
@@ -21,6 +22,11 @@ from torch import nn
 from configs.spec import JobSpec
 from jobs.objective import Batch, Objective
 from jobs.ranks import Ranks
+
+# DeepSpeed would compile a C++ operator for small collectives of CPU inference, which training never calls. Besides the
+# half minute and the compiler it asks for, a rank killed meanwhile leaves torch's lock file behind, and every later rank
+# on the machine waits for it for ever (seen). An empty table of compatible operators says: none; nothing is probed either.
+deepspeed.ops.__compatible_ops__ = {}
 
 
 def deepspeed_config(spec: JobSpec) -> dict[str, Any]:
