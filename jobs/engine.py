@@ -23,9 +23,9 @@ from configs.spec import JobSpec
 from jobs.objective import Batch, Objective
 from jobs.ranks import Ranks
 
-# DeepSpeed would compile a C++ operator for small collectives of CPU inference, which training never calls. Besides the
-# half minute and the compiler it asks for, a rank killed meanwhile leaves torch's lock file behind, and every later rank
-# on the machine waits for it for ever (seen). An empty table of compatible operators says: none; nothing is probed either.
+# DeepSpeed would compile a C++ operator for small collectives of CPU inference, which training never calls. Besides
+# the half minute and the compiler it asks for, a rank killed meanwhile leaves torch's lock file behind, and every later
+# rank on the machine waits for it for ever (seen). An empty table of compatible operators says: none.
 deepspeed.ops.__compatible_ops__ = {}
 
 
@@ -155,10 +155,29 @@ class Engine:
     def save(self, directory: Path) -> None:
         """Write weights and optimizer, all ranks together, into ``directory`` (collective)."""
         if self.is_deepspeed:
-            self.model.save_checkpoint(str(directory), tag="engine", save_latest=False)
+            self._save_deepspeed(directory)
         elif self.ranks.is_main:
             state = {"model": self.objective.state_dict(), "optimizer": self.torch_optimizer.state_dict()}
             torch.save(state, directory / "ddp.pt")
+
+    def _save_deepspeed(self, directory: Path) -> None:
+        """DeepSpeed's save ends with a barrier: a rank that cannot write must still reach it, or the others wait."""
+        files, problems = self.model.checkpoint_engine, []
+        write = files.save
+
+        def save(state_dict: Any, path: str) -> None:
+            try:
+                write(state_dict, path)
+            except (OSError, RuntimeError) as error:
+                problems.append(error)
+
+        files.save, self.model._copy_recovery_script = save, lambda _: None  # the script is for files without manifest
+        try:
+            self.model.save_checkpoint(str(directory), tag="engine", save_latest=False)
+        finally:
+            files.save = write
+        if problems:
+            raise problems[0]
 
     def load(self, directory: Path) -> None:
         """Read back what ``save`` wrote, by as many ranks (collective). The caller has verified the manifest:
