@@ -26,7 +26,6 @@ import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401 - DeepSpeed impo
 import torch
 import torch.distributed as dist
 import transformers.models.bert.modeling_bert  # noqa: F401 - so that ranks need not
-from deepspeed.accelerator import get_accelerator
 from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
@@ -36,6 +35,8 @@ from jobs.loop import Training
 
 Tensors = dict[str, torch.Tensor]
 MOMENTS = ("exp_avg", "exp_avg_sq")
+_LONGEST_GANG_S = 240.0
+"""A gang that hangs is killed after so many seconds: exit codes of -9."""
 _STEP = re.compile(rb"jobs\.loop: step (\d+)/")
 
 
@@ -149,6 +150,7 @@ def run_gang(request: dict[str, Any]) -> list[int]:
     codes = [0] * world_size
     log = JobDirectory(launch.job_dir).rank_log(launch.attempt, 0)
     failed_at: float | None = None
+    deadline = time.monotonic() + _LONGEST_GANG_S
     try:
         while alive:
             if kill_after is not None and reached(log, kill_after):
@@ -160,7 +162,8 @@ def run_gang(request: dict[str, Any]) -> list[int]:
                 if status and failed_at is None:
                     failed_at = time.monotonic()
                 continue
-            if failed_at is not None and time.monotonic() - failed_at > 20:  # as torchrun: no rank outlives its gang
+            now = time.monotonic()  # as torchrun: no rank outlives its gang by long
+            if now > deadline or (failed_at is not None and now - failed_at > 20):
                 for other in alive:
                     os.kill(other, signal.SIGKILL)
             time.sleep(0.003)
@@ -172,13 +175,12 @@ def run_gang(request: dict[str, Any]) -> list[int]:
 
 def main() -> None:
     """Serve requests until stdin closes."""
-    if (builder := get_accelerator().create_op_builder("ShareMemCommBuilder")) is not None:
-        builder.load()  # kept by DeepSpeed: ranks need not look again
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     print(json.dumps({"ready": True}), file=answers, flush=True)
     for line in sys.stdin:
         print(json.dumps({"exit_codes": run_gang(json.loads(line))}), file=answers, flush=True)
+    os._exit(0)  # exit hooks of a dozen libraries have nothing to do here
 
 
 if __name__ == "__main__":

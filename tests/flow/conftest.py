@@ -1,0 +1,35 @@
+"""One embedded default for all flow tests."""
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flow_service import UpService, marked_processes
+
+
+@pytest.fixture(scope="session")
+def service(rank_environment: dict[str, str]) -> Iterator[UpService]:
+    """``prunus up`` with two CPUs; ``prunus down`` at the end must leave no process."""
+    home = Path(tempfile.mkdtemp(prefix="pf-"))  # short: Ray's sockets lie below it
+    running = UpService(home, {**rank_environment, "PRUNUS_HOME": str(home)})
+    up = subprocess.run(
+        [sys.executable, "-m", "service.cli", "up", "--cpus", "2"],
+        env=running.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=400,
+    )
+    try:
+        assert up.returncode == 0, up.stderr
+        marker = running.state["marker"]
+        assert marked_processes(marker)
+        yield running
+    finally:
+        running.cli("down")
+    assert marked_processes(marker) == []
+    shutil.rmtree(home)
