@@ -1,8 +1,9 @@
 """What one mask update costs: ours per layer and over the whole pool, against what is usually published, on one rank.
 
-Ours is what ``gradual_magnitude`` does at an update: scores, selection of exactly k, masks into master and moments, and the checks that follow.
-The others only choose: ``torch.kthvalue`` or ``torch.sort`` of |w| per layer, then ``|w| > threshold`` (which removes every tie, so not exactly k).
-A pass over the weights is ``|w|`` written anew. Run: ``python -m benchmarks.mask_update [--turns N] [--layers N]``.
+Ours is what ``gradual_magnitude`` does at an update: scores, selection of exactly k, masks into master and moments,
+and the checks that follow. The others only choose: ``torch.kthvalue`` or ``torch.sort`` of |w| per layer, then ``|w|
+> threshold`` (which removes every tie, so not exactly k). A pass over the weights is ``|w|`` written anew. Run:
+``python -m benchmarks.mask_update [--turns N] [--layers N]``.
 """
 
 import argparse
@@ -41,7 +42,8 @@ def main() -> None:
         "training step of 8 x 128 tokens": step,
     }
     samples = take_turns(cases, arguments.turns)
-    print(f"{machine()}\n\n{weights.num_weights / 1e6:.1f}M prunable weights, fp32, {arguments.turns} turns\n\n{RATIO_HEAD}")
+    print(f"{machine()}\n\n{weights.num_weights / 1e6:.1f}M prunable weights, fp32, {arguments.turns} turns\n")
+    print(RATIO_HEAD)
     for name, sample in samples.items():
         print(ratio_row(name, sample, samples["one pass"]))
 

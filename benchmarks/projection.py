@@ -1,8 +1,9 @@
 """Distillation over a vocabulary: ours in chunks of rows, against whole fp32 logits under autograd; time and peak memory.
 
-One case is one process, because the peak of a process never falls: it makes its inputs, notes the resident set, runs the loss forward and
-backward ``REPEATS`` times, and reports the growth of the kernel's high-water mark (VmHWM) over that note: logits, temporaries and gradients,
-not the weights. Cases take turns. Run: ``python -m benchmarks.projection [--full]``.
+One case is one process, because the peak of a process never falls: it makes its inputs, notes the resident set, runs
+the loss forward and backward ``REPEATS`` times, and reports the growth of the kernel's high-water mark (VmHWM) over
+that note: logits, temporaries and gradients, not the weights. Cases take turns. Run: ``python -m
+benchmarks.projection [--full]``.
 """
 
 import argparse
@@ -19,6 +20,7 @@ from torch.nn import functional as F
 from benchmarks.timing import machine
 from jobs.projection_loss import Mix, Projection, projection_loss
 
+HEAD = "| rows of a chunk | best, ms | CPU time, ms | CPU time to whole | peak, MB | peak to whole |\n|---|---|---|---|---|---|"
 REPEATS = 2
 TURNS = 2
 QUICK = [(30_522, 384, 512, (0, 64, 128, 256, 512)), (250_002, 384, 512, (0, 32, 128, 512))]
@@ -34,7 +36,7 @@ def main() -> None:
     """Print one Markdown table per vocabulary, hidden size and number of rows; chunk 0 is the whole."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--full", action="store_true", help="more shapes and chunk sizes; minutes")
-    parser.add_argument("--case", type=int, nargs=4, help="one case: vocabulary, hidden, rows, rows of a chunk (0: whole)")
+    parser.add_argument("--case", type=int, nargs=4, help="vocabulary, hidden, rows, rows of a chunk (0: whole)")
     arguments = parser.parse_args()
     if arguments.case:
         print(json.dumps(measure(*arguments.case)))
@@ -42,7 +44,7 @@ def main() -> None:
     print(machine())
     for vocabulary, hidden, rows, chunks in FULL if arguments.full else QUICK:
         print(f"\nvocabulary {vocabulary}, hidden {hidden} (student and teacher), {rows} rows, all of them distilled\n")
-        print("| rows of a chunk | best, ms | CPU time, ms | CPU time to whole | peak, MB | peak to whole |\n|---|---|---|---|---|---|")
+        print(HEAD)
         found: dict[int, list[dict[str, float]]] = {chunk: [] for chunk in chunks}
         for _ in range(TURNS):
             for chunk in chunks:
@@ -54,10 +56,8 @@ def main() -> None:
             cpu_ratio = cpu / statistics.median(one["cpu_s"] for one in whole)
             peak_ratio = peak / max(one["peak_mb"] for one in whole)
             best_ms = min(one["wall_s"] for one in of_turn) * 1e3
-            print(
-                f"| {chunk or 'whole'} | {best_ms:.0f} | {cpu * 1e3:.0f} | {cpu_ratio:.2f} | {peak:.0f} | {peak_ratio:.2f} |",
-                flush=True,
-            )
+            times = f"{best_ms:.0f} | {cpu * 1e3:.0f} | {cpu_ratio:.2f}"
+            print(f"| {chunk or 'whole'} | {times} | {peak:.0f} | {peak_ratio:.2f} |", flush=True)
 
 
 def measure(vocabulary: int, hidden: int, rows: int, chunk: int) -> dict[str, float]:

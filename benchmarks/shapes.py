@@ -1,6 +1,7 @@
 """The encoders that the benchmarks use: published shapes, random weights, a small vocabulary.
 
-The vocabulary is small on purpose: embeddings and projection are not pruned, and their cost would only hide the cost of masks.
+The vocabulary is small on purpose: embeddings and projection are not pruned, and their cost would only hide the cost
+of masks.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """How all benchmarks measure: the cases of one comparison take turns within one run, and only their ratios are claims.
 
-Other load on a machine comes and goes; cases that take turns meet the same load, and a ratio within one turn is free of most of it. Two clocks:
-wall time, and this process's CPU time (which does not count what other processes take).
+Other load on a machine comes and goes; cases that take turns meet the same load, and a ratio within one turn is free
+of most of it. Two clocks: wall time, and this process's CPU time (which does not count what other processes take).
 """
 
 import gc
@@ -52,7 +52,7 @@ def take_turns(cases: Mapping[str, Callable[[], object]], turns: int, warm_up: i
 
 
 def ratio_row(name: str, case: Samples, base: Samples) -> str:
-    """One line of Markdown: times of a case and its ratio to the base case, of best turns, of medians and of CPU time."""
+    """One line of Markdown: times of a case, and its ratios to the base case."""
     by_turn = statistics.median(mine / other for mine, other in zip(case.wall_s, base.wall_s, strict=True))
     cpu = statistics.median(case.cpu_s) / statistics.median(base.cpu_s)
     return (
