@@ -74,7 +74,7 @@ def _plain(shape: Shape, held_by: str, fused: bool) -> Step:
     if held_by == "prune":
         for module in model.bert.encoder.modules():
             if isinstance(module, torch.nn.Linear):
-                prune.l1_unstructured(module, "weight", SPARSITY)
+                prune.l1_unstructured(module, "weight", SPARSITY)  # type: ignore[no-untyped-call]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=fused)
     if held_by == "hook":
         hold(MaskedWeights(shard_view(prunable(model), optimizer, optimizer, 0), optimizer, ALONE))

@@ -1,4 +1,4 @@
-"""Distillation over a vocabulary: ours in chunks of rows, against whole fp32 logits under autograd; time and peak memory.
+"""Distillation over a vocabulary: in chunks of rows, against whole fp32 logits under autograd; time and peak memory.
 
 One case is one process, because the peak of a process never falls: it makes its inputs, notes the resident set, runs
 the loss forward and backward ``REPEATS`` times, and reports the growth of the kernel's high-water mark (VmHWM) over
@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from benchmarks.timing import machine
 from jobs.projection_loss import Mix, Projection, projection_loss
 
-HEAD = "| rows of a chunk | best, ms | CPU time, ms | CPU time to whole | peak, MB | peak to whole |\n|---|---|---|---|---|---|"
+COLUMNS = ("rows of a chunk", "best, ms", "CPU time, ms", "CPU time to whole", "peak, MB", "peak to whole")
+HEAD = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"
 REPEATS = 2
 TURNS = 2
 QUICK = [(30_522, 384, 512, (0, 64, 128, 256, 512)), (250_002, 384, 512, (0, 32, 128, 512))]

@@ -1,4 +1,4 @@
-"""From ``prunus submit`` to the first step and to the end, for a job that does next to nothing, on the embedded default.
+"""From ``prunus submit`` to the first step and to the end, of a job that does next to nothing.
 
 Starts a home of its own (``--home``), submits the same tiny job twice (the first finds nothing warm), looks at it ten
 times a second, prints when each phase was first seen, and ends everything it started. Run: ``python -m
@@ -46,7 +46,7 @@ def main() -> None:
 
 
 def make_job(directory: Path) -> Path:
-    """Write a tiny model, text and recipe (masked_lm, ZeRO-2, one rank, gradual magnitude); returns the recipe's path."""
+    """Write a tiny model, text and recipe (masked_lm, ZeRO-2, one rank); returns the recipe's path."""
     directory.mkdir(parents=True, exist_ok=True)
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{letter}" for letter in letters)]
