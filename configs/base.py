@@ -36,7 +36,13 @@ def _is_number(annotation: Any) -> bool:
 class Record(BaseModel):
     """What one of our processes writes for another: frozen, keys of newer writers ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        ser_json_inf_nan="constants",  # a metric may be NaN; the null of the default could not be read back
+    )
 
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]

@@ -241,6 +241,13 @@ class JobSpec(Strict):
                 f"train.lr.schedule linear_rewind follows the mask updates of gradual_magnitude, but method is "
                 f"{self.method.name}; use linear"
             )
+        if self.train.lr.schedule == "linear_rewind" and isinstance(self.method, GradualMagnitude):
+            begin, end = self.method.growth_window
+            if (used := end - begin + self.train.lr.warmup) > 0.9:
+                raise ValueError(
+                    f"train.lr.schedule linear_rewind decays over what growth_window and warmup leave of the job, here "
+                    f"{max(0.0, 1.0 - used):.2f} of it; leave at least 0.1, or use linear"
+                )
         if self.task.data.streaming and self.train.num_steps is None:
             raise ValueError("task.data.streaming has no known length; give train.num_steps instead of num_epochs")
         if self.model.init == "random" and isinstance(self.method, Locked) and self.method.mask == "auto":

@@ -72,7 +72,7 @@ def _together(ranks: Ranks, act: Callable[[], None], aside: Path) -> None:
     try:
         act()
     except (OSError, RuntimeError, SafetensorError) as error:
-        if not _is_storage(error):
+        if not is_storage_failure(error):
             raise
         full = "No space left" in str(error)
         number = errno.ENOSPC if full else getattr(error, "errno", None)
@@ -85,7 +85,7 @@ def _together(ranks: Ranks, act: Callable[[], None], aside: Path) -> None:
         raise StorageError(problems[0] + ". The last committed checkpoint is whole")
 
 
-def _is_storage(error: Exception) -> bool:
+def is_storage_failure(error: Exception) -> bool:
     """A failed write is a RuntimeError in torch's zip writer and an error of safetensors' own; both without errno."""
     words = ("PytorchStreamWriter", "inline_container", "file write", "No space left", "I/O error")
     return isinstance(error, OSError) or any(word in str(error) for word in words)
@@ -113,6 +113,9 @@ def _commit(aside: Path, final: Path, step: int, facts: dict[str, Any], keep: in
         if path.is_file():
             _fsync(path)
     shutil.rmtree(final, ignore_errors=True)  # only ever a damaged one
+    for left in final.parent.glob("step-*.tmp"):  # of attempts that died while writing
+        if left != aside:
+            shutil.rmtree(left, ignore_errors=True)
     aside.replace(final)
     _fsync(final.parent)
     write_atomic(final.parent / LATEST, f"{final.name}\n")

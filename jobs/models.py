@@ -25,7 +25,7 @@ from jobs.masks import Masks
 
 log = logging.getLogger(__name__)
 
-_NOT_IN_ENCODER = re.compile(r"(^|\.)(pooler|embeddings?|feature_projection|feature_extractor)(\.|$)")
+_NOT_IN_ENCODER = re.compile(r"(^|\.)(pooler|embeddings?(_\w+)?|feature_projection|feature_extractor)(\.|$)")
 
 
 @dataclass(frozen=True)

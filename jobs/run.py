@@ -24,6 +24,7 @@ from configs.artifacts import JobDirectory, write_atomic
 from configs.sources import source_kind
 from jobs import models
 from jobs.build import build_engine, open_sources, seed_all
+from jobs.checkpoint import is_storage_failure
 from jobs.data import build_data
 from jobs.errors import JobError, StaleAttempt, StorageError, UserError
 from jobs.loop import Training, train
@@ -73,7 +74,7 @@ def classify(error: Exception) -> JobError:
         )
         found.reason = StopReason.OUT_OF_MEMORY
         return found
-    if isinstance(error, OSError) and error.errno is not None:
+    if getattr(error, "errno", None) is not None or (not isinstance(error, OSError) and is_storage_failure(error)):
         return StorageError(f"storage failed: {text}; free space or check that it is reachable")
     if isinstance(error, torch.distributed.DistBackendError) or "Connection closed by peer" in text:
         found = JobError(f"another rank is gone ({text})")

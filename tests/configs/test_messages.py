@@ -162,3 +162,9 @@ def test_errors_survive_pickling() -> None:
     again = pickle.loads(pickle.dumps(several))
     assert (str(again), [error.line for error in again.errors]) == (str(several), [3, None])
     assert not again.retryable
+
+
+def test_rewinding_needs_room_after_growth() -> None:
+    method = "{name: gradual_magnitude, final_sparsity: 0.9, growth_window: [0, 0.95], selection_window: [0, 1]}"
+    text = job("late", method=method, train="{num_steps: 10, lr: {peak: 1.0e-4, schedule: linear_rewind}}")
+    assert "leave at least 0.1" in refusal(text)

@@ -1,5 +1,6 @@
 """Strict for what people write, lenient for what our own processes wrote; sources in four forms."""
 
+import math
 from typing import Any
 
 import pytest
@@ -116,3 +117,9 @@ def test_an_alias_that_mlflow_keeps_for_itself_is_refused(alias: str) -> None:
         Output(alias=alias)
     assert Output(alias="prod").alias == "prod"
     assert Output().alias == "current"
+
+
+def test_an_outcome_with_a_nan_metric_is_read_back() -> None:
+    outcome = Outcome(attempt_id="j-a1", token="1", reason=StopReason.SUCCEEDED, metrics={"eval/loss": float("nan")})
+    read = Outcome.model_validate_json(outcome.model_dump_json())
+    assert math.isnan(read.metrics["eval/loss"])
