@@ -28,7 +28,7 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 test: setup
-	$(BIN)/python -m pytest -m "not gpu or gpu"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu -rs
