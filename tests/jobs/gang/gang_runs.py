@@ -122,6 +122,7 @@ class Gangs:
         job_dir: Path,
         number: int = 1,
         kill_after_step: int | None = None,
+        kill_ranks: tuple[int, ...] = (0, 1),
         publish_wait_s: float = 60.0,
     ) -> GangRun:
         """Run one attempt of a case; it may fail. SIGKILL hits it once a step after ``kill_after_step`` is done."""
@@ -131,7 +132,7 @@ class Gangs:
         path = directory.launch(number)
         path.write_text(launch.model_dump_json(by_alias=True), encoding="utf-8")
         request = {"launch": str(path), "num_ranks": case.num_ranks, "kill_after_step": kill_after_step}
-        request["publish_wait_s"] = publish_wait_s
+        request |= {"kill_ranks": kill_ranks, "publish_wait_s": publish_wait_s}
         assert self._server.stdin is not None
         with self._turn:
             self._server.stdin.write(json.dumps(request) + "\n")

@@ -2,7 +2,7 @@
 
 Run as a program by ``gang_runs.Gangs``. A request is one line of JSON on stdin, the answer one line on stdout:
 
-    {"launch": PATH, "num_ranks": 2, "kill_after_step": 5 or null, "publish_wait_s": 5}   ->   {"exit_codes": [0, 0]}
+    {"launch": PATH, "num_ranks": 2, "kill_after_step": 5 or null, "kill_ranks": [1], "publish_wait_s": 5}  ->   {"exit_codes": [0, 0]}
 
 Each rank is a process of its own with the environment that torchrun would give it, and calls ``jobs.run.run_rank``.
 When training has ended it leaves ``state-rank-N.pt``: what DeepSpeed's and torch's own functions say of its weights.
@@ -154,8 +154,10 @@ def run_gang(request: dict[str, Any]) -> list[int]:
     try:
         while alive:
             if kill_after is not None and reached(log, kill_after):
-                for pid in alive:
-                    os.kill(pid, signal.SIGKILL)
+                kill_after = None
+                for pid, rank in alive.items():
+                    if rank in request["kill_ranks"]:
+                        os.kill(pid, signal.SIGKILL)
             pid, status = os.waitpid(-1, os.WNOHANG)
             if pid:
                 codes[alive.pop(pid)] = os.waitstatus_to_exitcode(status)
