@@ -76,7 +76,7 @@ def classify(error: Exception) -> JobError:
         return found
     if getattr(error, "errno", None) is not None or (not isinstance(error, OSError) and is_storage_failure(error)):
         return StorageError(f"storage failed: {text}; free space or check that it is reachable")
-    if isinstance(error, torch.distributed.DistBackendError) or "Connection closed by peer" in text:
+    if isinstance(error, torch.distributed.DistError) or "gloo/transport" in text:  # closed, reset, timed out
         found = JobError(f"another rank is gone ({text})")
         found.reason, found.retryable = StopReason.WORKER_LOST, True
         return found

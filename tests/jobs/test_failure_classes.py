@@ -50,6 +50,15 @@ def test_every_class_has_its_budget(kind: type[JobError], reason: StopReason, re
             True,
             "another rank is gone",
         ),
+        (
+            RuntimeError(
+                "[/pytorch/gloo/transport/tcp/pair.cc:537] Read error [127.0.0.1]:1: Connection reset by peer."
+            ),
+            StopReason.WORKER_LOST,
+            True,
+            "another rank is gone",
+        ),
+        (torch.distributed.DistNetworkError("store is gone"), StopReason.WORKER_LOST, True, "another rank is gone"),
         (torch.distributed.DistBackendError("NCCL error"), StopReason.WORKER_LOST, True, "another rank is gone"),
         (ZeroDivisionError("division by zero"), StopReason.INTERNAL, False, "defect of prunus or of a library"),
         (OSError("a library's own, without number"), StopReason.INTERNAL, False, "defect"),

@@ -2,7 +2,8 @@
 
 Run as a program by ``gang_runs.Gangs``. A request is one line of JSON on stdin, the answer one line on stdout:
 
-    {"launch": PATH, "num_ranks": 2, "kill_after_step": 5 or null, "kill_ranks": [1], "publish_wait_s": 5}  ->   {"exit_codes": [0, 0]}
+    {"launch": PATH, "num_ranks": 2, "kill_after_step": 5 or null, "kill_ranks": [1], "publish_wait_s": 5}
+    {"exit_codes": [0, -9]}
 
 Each rank is a process of its own with the environment that torchrun would give it, and calls ``jobs.run.run_rank``.
 When training has ended it leaves ``state-rank-N.pt``: what DeepSpeed's and torch's own functions say of its weights.
