@@ -22,7 +22,7 @@ def service(rank_environment: dict[str, str]) -> Iterator[UpService]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=400,
+        timeout=600,
     )
     try:
         assert up.returncode == 0, up.stderr

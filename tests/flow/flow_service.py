@@ -26,7 +26,7 @@ class UpService:
     home: Path
     environment: dict[str, str]
 
-    def cli(self, *arguments: str, timeout_s: float = 500.0) -> subprocess.CompletedProcess[str]:
+    def cli(self, *arguments: str, timeout_s: float = 900.0) -> subprocess.CompletedProcess[str]:
         """Call ``prunus``; its answer must never hold a traceback."""
         command = [sys.executable, "-m", "service.cli", *arguments]
         ended = subprocess.run(
@@ -74,7 +74,7 @@ def rank_process(directory: JobDirectory, attempt: int, rank: int) -> psutil.Pro
     return None
 
 
-def wait_for_step(directory: JobDirectory, attempt: int, step: int, timeout_s: float = 300.0) -> None:
+def wait_for_step(directory: JobDirectory, attempt: int, step: int, timeout_s: float = 900.0) -> None:
     """Return once rank 0 has logged this optimizer step or a later one."""
     log, deadline = directory.rank_log(attempt, 0), time.monotonic() + timeout_s
     while time.monotonic() < deadline:

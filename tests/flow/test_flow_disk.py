@@ -13,7 +13,7 @@ from gang_runs import Gangs
 
 from configs.artifacts import sha256_file
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 CASE = Case(
     EXAMPLES["gradual_magnitude"].spec,
     num_ranks=2,
