@@ -17,7 +17,7 @@ EXPECTED = {
     "empty": ["empty.txt"],
     "column": ["nope", "label", "text"],
     "tokenizer": ["another tokenizer", "stranger"],
-    "pattern": ["no.such.weight", "matches no weight", "bert.encoder.layer.0.attention.self.query.weight"],
+    "pattern": ["no.such.weight", "matches no weight", "bert.encoder.layer.N.attention.self.query.weight"],
     "corrupt": ["corrupt", "damaged"],
     "tampered": ["tampered", "differs from its manifest"],
     "labels": ["classes"],
