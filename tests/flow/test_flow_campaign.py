@@ -182,7 +182,7 @@ def test_the_registry_entry_is_fetchable(
     assert service.cli("fetch", "models:/tiny-sparse@current", str(tmp_path / "out")).returncode == 0
     assert all(torch.equal(zeros(tmp_path / "out")[name], zero) for name, zero in zeros(fetched["sparse"]).items())
     missing = service.cli("fetch", "models:/tiny-sparse@nope", str(tmp_path / "none"))
-    assert missing.returncode == 4
+    assert missing.returncode == 3
     assert "nope" in missing.stderr
 
 
@@ -194,7 +194,7 @@ def test_a_damaged_file_on_storage_is_never_delivered(
     stored.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     try:
         refused = service.cli("fetch", "job:teacher", str(tmp_path / "out"))
-        assert refused.returncode == 5
+        assert refused.returncode == 6
         assert "model.safetensors" in refused.stderr
         assert not (tmp_path / "out" / "model.safetensors").exists()
         assert not (tmp_path / "out" / "model" / "model.safetensors").exists()
