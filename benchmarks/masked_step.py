@@ -18,6 +18,7 @@ from torch.nn.utils import prune
 
 from benchmarks.shapes import VOCABULARY, encoder, prunable
 from benchmarks.timing import RATIO_HEAD, machine, ratio_row, take_turns
+from jobs import engine as engine  # it keeps DeepSpeed from compiling an operator, behind a lock that may be stale
 from jobs.enforcement import MaskedWeights
 from jobs.ranks import Ranks
 from jobs.selection import Scores, count_to_remove, keep_largest
@@ -105,13 +106,13 @@ def _zero2(shape: Shape, held: bool, fused: bool) -> Step:
         "zero_optimization": {"stage": 2},
         "zero_allow_untested_optimizer": True,
     }
-    engine, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
+    zero, *_ = deepspeed.initialize(model=model, optimizer=optimizer, config=settings)
     if held:
-        hold(MaskedWeights(shard_view(prunable(model), optimizer, engine.optimizer, 0), engine.optimizer, ALONE))
+        hold(MaskedWeights(shard_view(prunable(model), optimizer, zero.optimizer, 0), zero.optimizer, ALONE))
 
     def step() -> None:
-        engine.backward(_loss(engine))
-        engine.step()
+        zero.backward(_loss(zero))
+        zero.step()
 
     return step
 
