@@ -3,11 +3,11 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from gang_cases import EXAMPLES, NUM_STEPS, Case
 from gang_runs import Gangs
 from tiny_inputs import TinyInputs, is_prunable
@@ -72,10 +72,11 @@ def test_the_shipped_recipe_of_gradual_pruning_runs_by_hand(
     tiny: TinyInputs, gpu_environment: dict[str, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    spec = Case(EXAMPLES["gradual_magnitude"].spec, "zero2", 1, "bf16", num_gpus=1, distils=True).spec(tiny)
-    recipe = tmp_path / "recipe.yaml"
-    recipe.write_text(yaml.safe_dump(spec.model_dump(mode="json", by_alias=True)), encoding="utf-8")
-    command = [sys.executable, "-m", "jobs.run", str(recipe), str(out), "train.num_steps=50"]
+    recipe = files("configs.recipes").joinpath("single", "gradual_magnitude.yaml")
+    changes = [f"vars.base={tiny.model}", f"vars.corpus={tiny.text}", f"vars.held_out={tiny.text}"]
+    changes += ["train.num_steps=50", "task.data.sequence_length=32", "method.update_every=5"]
+    changes += ["engine.precision=bf16", "resources.gpus_per_rank=1"]
+    command = [sys.executable, "-m", "jobs.run", str(recipe), str(out), *changes]
     ended = subprocess.run(command, env=gpu_environment, capture_output=True, text=True, check=False, timeout=900)
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert (out / "artifacts" / "manifest.json").is_file()

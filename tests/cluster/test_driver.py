@@ -1,0 +1,77 @@
+"""How the driver puts into one outcome what the ranks of a failed gang left."""
+
+from pathlib import Path
+
+import pytest
+
+from cluster.driver import _failure
+from configs import JobSpec, Launch, RankError, StopReason
+from configs.artifacts import JobDirectory, write_atomic
+
+LOST = StopReason.WORKER_LOST
+
+
+def launch_of(root: Path, num_ranks: int) -> Launch:
+    spec = {
+        "name": "j",
+        "task": {"name": "masked_lm", "data": {"train": {"files": ["text.txt"]}}},
+        "model": {"from": "some/model"},
+        "train": {"num_steps": 1, "batch_size": 12, "lr": {"peak": 1e-3}},
+        "resources": {"num_ranks": num_ranks},
+    }
+    return Launch(
+        prunus_version="0",
+        job_id="j",
+        job_name="j",
+        attempt=1,
+        attempt_id="j-a1",
+        token="1",
+        job_dir=str(root),
+        cache_dir=str(root),
+        spec=JobSpec.model_validate(spec),
+    )
+
+
+def fail(root: Path, num_ranks: int, *records: tuple[int, StopReason, str]) -> dict[str, object]:
+    """What the driver says when these ranks left these words, in this order of time."""
+    directory = JobDirectory(root)
+    for time, (rank, reason, message) in enumerate(records):
+        record = RankError(rank=rank, reason=reason, message=message, time=float(time))
+        write_atomic(directory.rank_error(1, rank), record.model_dump_json())
+    return _failure(directory, launch_of(root, num_ranks), RuntimeError("Ray's own words"))
+
+
+def test_the_earliest_word_is_the_cause(tmp_path: Path) -> None:
+    facts = fail(tmp_path, 3, (2, StopReason.USER_ERROR, "no such column"), (0, StopReason.USER_ERROR, "later"))
+    assert facts == {"reason": StopReason.USER_ERROR, "message": "no such column", "failed_rank": 2}
+
+
+def test_a_rank_that_lost_its_peer_is_not_the_cause_where_another_knows_one(tmp_path: Path) -> None:
+    facts = fail(tmp_path, 2, (0, LOST, "reset by peer"), (1, StopReason.STORAGE, "the disk is full"))
+    assert (facts["reason"], facts["failed_rank"]) == (StopReason.STORAGE, 1)
+
+
+def test_the_only_silent_rank_is_the_one_that_died(tmp_path: Path) -> None:
+    facts = fail(tmp_path, 2, (0, LOST, "reset by peer"))
+    assert (facts["reason"], facts["failed_rank"]) == (LOST, 1)
+    assert str(facts["message"]).startswith("rank 1 died without a word")
+    assert "Rank 0 noticed: reset by peer" in str(facts["message"])
+
+
+def test_of_several_silent_ranks_none_is_accused(tmp_path: Path) -> None:
+    facts = fail(tmp_path, 4, (1, LOST, "reset by peer"))
+    assert facts["failed_rank"] is None
+    assert "one of the ranks 0, 2, 3 died" in str(facts["message"])
+
+
+def test_all_ranks_lost_each_other(tmp_path: Path) -> None:
+    facts = fail(tmp_path, 2, (0, LOST, "reset"), (1, LOST, "closed"))
+    assert (facts["reason"], facts["message"], facts["failed_rank"]) == (LOST, "reset", None)
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "[]"])
+def test_without_a_readable_word_it_is_a_lost_worker_in_the_words_of_ray(tmp_path: Path, damaged: str) -> None:
+    write_atomic(JobDirectory(tmp_path).rank_error(1, 0), damaged)
+    facts = fail(tmp_path, 1)
+    assert facts["reason"] is LOST
+    assert "Ray's own words" in str(facts["message"])
