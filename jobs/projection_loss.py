@@ -95,7 +95,11 @@ class _ProjectionLoss(torch.autograd.Function):
         distilled_S: torch.Tensor | None,
         learns: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        student = Projection(weight_VH, bias_V)
+        dtype = hidden_SH.dtype
+        low_VH = weight_VH.to(dtype)  # once, not for each chunk
+        student = Projection(low_VH, bias_V)
+        if teacher is not None and teacher_hidden_SK is not None:
+            teacher = Projection(teacher.weight_VH.to(teacher_hidden_SK.dtype), teacher.bias_V)
         sums = torch.zeros(2, dtype=torch.float32, device=hidden_SH.device)
         grad_hidden_SH = torch.empty_like(hidden_SH) if learns else None
         grad_weight_VH = torch.zeros_like(weight_VH, dtype=torch.float32) if learns else None
@@ -109,9 +113,9 @@ class _ProjectionLoss(torch.autograd.Function):
             distilled_C = None if distilled_S is None else distilled_S[rows]
             grad_CV = _chunk(logits_CV, labels_S[rows], teacher_CV, distilled_C, mix, sums, learns)
             if grad_CV is not None and grad_hidden_SH is not None and grad_weight_VH is not None:
-                low_CV = grad_CV.to(hidden_SH.dtype)
-                grad_hidden_SH[rows] = low_CV @ weight_VH.to(hidden_SH.dtype)
-                if hidden_SH.dtype == torch.float32:
+                low_CV = grad_CV.to(dtype)
+                grad_hidden_SH[rows] = low_CV @ low_VH
+                if dtype == torch.float32:
                     grad_weight_VH.addmm_(low_CV.T, hidden_SH[rows])
                 else:
                     grad_weight_VH += low_CV.T @ hidden_SH[rows]
@@ -128,7 +132,7 @@ class _ProjectionLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad_loss, _grad_sums):  # type: ignore[no-untyped-def]
-        scaled = [None if grad is None else grad * grad_loss.to(grad.dtype) for grad in ctx.grads]
+        scaled = [None if grad is None else grad.mul_(grad_loss) for grad in ctx.grads]
         ctx.grads = (None, None, None)
         return *scaled, None, None, None, None, None, None
 
@@ -142,28 +146,58 @@ def _chunk(
     sums: torch.Tensor,
     learns: bool,
 ) -> torch.Tensor | None:
-    """Add this chunk's terms to ``sums``; return the gradient of the mixed loss with respect to its logits."""
-    grad_CV = torch.zeros_like(logits_CV) if learns else None
-    predicted_C = labels_C != IGNORED
-    if bool(predicted_C.any()):
-        chosen = predicted_C.nonzero().view(-1)
-        log_probability = torch.log_softmax(logits_CV[chosen], 1)
-        target = labels_C[chosen].view(-1, 1)
-        sums[0] -= log_probability.gather(1, target).sum()
-        if grad_CV is not None and mix.task_scale:
-            task_grad = log_probability.exp_()
-            task_grad.scatter_add_(1, target, torch.full_like(target, -1, dtype=task_grad.dtype))
-            grad_CV.index_add_(0, chosen, task_grad, alpha=mix.task_scale)
+    """Add this chunk's terms to ``sums``; return the gradient of the mixed loss with respect to its logits.
+
+    Overwrites both logits: these arrays are far larger than any cache, so each pass over one counts.
+    """
+    predicted_C = (labels_C != IGNORED).nonzero().view(-1)
+    task_grad = None
+    if len(predicted_C):
+        every = len(predicted_C) == len(labels_C)
+        chosen_CV = logits_CV if every else logits_CV[predicted_C]
+        task_grad = _task_term(chosen_CV, labels_C[predicted_C].view(-1, 1), sums)
+        if learns and mix.task_scale:
+            task_grad.mul_(mix.task_scale)
+        else:
+            task_grad = None
+    grad_CV = None
     if teacher_CV is not None and distilled_C is not None and mix.teacher_scale and bool(distilled_C.any()):
-        temperature = mix.temperature
-        keep_C1 = distilled_C.view(-1, 1)
-        log_p_CV = torch.log_softmax(teacher_CV.div_(temperature), 1)
-        log_q_CV = torch.log_softmax(logits_CV / temperature, 1)
-        p_CV = log_p_CV.exp()
-        sums[1] += temperature**2 * ((log_p_CV.sub_(log_q_CV)).mul_(p_CV).sum(1) * distilled_C).sum()
-        if grad_CV is not None:
-            grad_CV.add_(log_q_CV.exp_().sub_(p_CV).mul_(keep_C1), alpha=temperature * mix.teacher_scale)
-    return grad_CV
+        grad_CV = _teacher_term(logits_CV, teacher_CV, distilled_C, mix.temperature, sums)
+        grad_CV.mul_(mix.temperature * mix.teacher_scale * distilled_C.view(-1, 1))
+    if not learns:
+        return None
+    if task_grad is not None and len(predicted_C) == len(labels_C):
+        return task_grad if grad_CV is None else grad_CV.add_(task_grad)
+    if grad_CV is None:
+        grad_CV = torch.zeros_like(logits_CV)
+    return grad_CV if task_grad is None else grad_CV.index_add_(0, predicted_C, task_grad)
+
+
+def _task_term(logits_CV: torch.Tensor, target_C1: torch.Tensor, sums: torch.Tensor) -> torch.Tensor:
+    """Add the cross-entropy to ``sums[0]``; return its gradient."""
+    p_CV, normalizer_C1 = _softmax(logits_CV)
+    sums[0] += (normalizer_C1 - logits_CV.gather(1, target_C1)).sum()
+    return p_CV.scatter_add_(1, target_C1, torch.full_like(target_C1, -1, dtype=p_CV.dtype))
+
+
+def _teacher_term(
+    logits_CV: torch.Tensor, teacher_CV: torch.Tensor, distilled_C: torch.Tensor, temperature: float, sums: torch.Tensor
+) -> torch.Tensor:
+    """Add the distillation of the chosen rows to ``sums[1]``; return softmax(z / T) - softmax(u / T) of all rows."""
+    p_CV, teacher_normalizer_C1 = _softmax(teacher_CV.div_(temperature))
+    q_CV, normalizer_C1 = _softmax(logits_CV.div_(temperature))
+    # sum_v p (log p - log q), where log p = u / T - normalizer
+    distance_C = (teacher_CV.sub_(logits_CV).mul_(p_CV)).sum(1) - (teacher_normalizer_C1 - normalizer_C1).view(-1)
+    sums[1] += temperature**2 * (distance_C * distilled_C).sum()
+    return q_CV.sub_(p_CV)
+
+
+def _softmax(logits_CV: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Probabilities, and log sum exp of each row, (C, 1), for two passes more: the largest probability is
+    exp(largest logit - log sum exp).
+    """
+    p_CV = torch.softmax(logits_CV, 1)
+    return p_CV, logits_CV.amax(1, keepdim=True) - p_CV.amax(1, keepdim=True).log()
 
 
 def whole_loss(

@@ -30,6 +30,8 @@ _BATCH = 500
 _LONGEST_PAUSE_S = 30.0
 _PARENT_KEY = "prunus.campaign"
 """Tag of a campaign's run with the campaign's id."""
+_PARENT_TAG = "mlflow.parentRunId"
+"""MLflow's own tag, by which its pages nest the runs of a campaign."""
 _RACE_S = 1.0
 """Seconds in which two jobs of a campaign that both make its run come to see each other's."""
 
@@ -228,10 +230,26 @@ class Carrier(threading.Thread):
             case "register":
                 self._register(run_id, operation["name"], operation["alias"], operation["artifact"])
             case "status":
-                if operation["status"] == "RUNNING":
-                    self._client.update_run(run_id, status="RUNNING")
-                else:
-                    self._client.set_terminated(run_id, operation["status"])
+                self._set_status(run_id, operation["status"])
+                self._settle_campaign(run_id)
+
+    def _set_status(self, run_id: str, status: str) -> None:
+        if status == "RUNNING":
+            self._client.update_run(run_id, status=status)
+        else:
+            self._client.set_terminated(run_id, status)
+
+    def _settle_campaign(self, run_id: str) -> None:
+        """Give the campaign's run the status of its jobs: RUNNING while one runs, else the worst end among them."""
+        run = self._client.get_run(run_id)
+        parent = run.data.tags.get(_PARENT_TAG)
+        if parent is None:
+            return
+        found = self._client.search_runs([run.info.experiment_id], f"tags.`{_PARENT_TAG}` = '{parent}'")
+        statuses = {child.info.status for child in found}
+        status = next(s for s in ("RUNNING", "FAILED", "KILLED", "FINISHED") if s in statuses)
+        if status != self._client.get_run(parent).info.status:
+            self._set_status(parent, status)
 
     def _log_params(self, run_id: str, params: list[Param]) -> None:
         try:
@@ -266,7 +284,7 @@ class Carrier(threading.Thread):
         experiment_id = experiment.experiment_id if experiment else self._create_experiment()
         tags = {f"prunus.{key}": value for key, value in self._job.items()}
         if "campaign_id" in self._job:
-            tags["mlflow.parentRunId"] = self._one_run(
+            tags[_PARENT_TAG] = self._one_run(
                 experiment_id,
                 _PARENT_KEY,
                 self._job["campaign_id"],
@@ -310,7 +328,13 @@ class Carrier(threading.Thread):
 
 def _is_refusal(error: MlflowException) -> bool:
     """MLflow understood and said no (as against: away, overloaded, not logged in)."""
-    return error.error_code in {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_ALREADY_EXISTS", "INVALID_STATE"}
+    return error.error_code in {
+        "INVALID_PARAMETER_VALUE",
+        "BAD_REQUEST",
+        "RESOURCE_ALREADY_EXISTS",
+        "RESOURCE_DOES_NOT_EXIST",  # somebody deleted the run for good
+        "INVALID_STATE",
+    }
 
 
 def _short(error: BaseException) -> str:

@@ -137,7 +137,7 @@ def follow_table(jobs: Iterable[JobView], now: float | None = None) -> Table:
             Text(number(sparsity(job))),
             Text(duration(eta)),
             Text(duration(elapsed(job, now))),
-            Text("" if job.state is JobState.RUNNING and progress else job.why, no_wrap=True, overflow="ellipsis"),
+            Text(_why_now(job), no_wrap=True, overflow="ellipsis"),
         )
     return table
 
@@ -153,7 +153,13 @@ def follow_line(job: JobView, now: float | None = None) -> str:
     )
     parts += [f"{name} {value}" for name, value in values if value]
     line = "  ".join(part for part in parts if part)
-    return f"{line}  ({job.why})" if job.why else line
+    why = _why_now(job)
+    return f"{line}  ({why})" if why else line
+
+
+def _why_now(job: JobView) -> str:
+    """The reason of a state; of a job that makes progress, the progress says it."""
+    return "" if job.state is JobState.RUNNING and job.progress else job.why
 
 
 def plan_table(campaign: Campaign) -> Table:
