@@ -35,6 +35,8 @@ from service.settings import DEFAULT_PORT, Settings
 READY_TIMEOUT_S = 240.0
 """A cold start on a loaded two-core machine takes about a minute."""
 _GRACE_S = {"server": 10.0, "ray": 20.0, "mlflow": 5.0}
+_SECOND_TRIES = {"ray": 2}
+"""Ray ends itself where its node is not registered after a fixed 30 s, which a busy machine may miss."""
 
 Health = Literal["running", "not answering", "stopped", "external"]
 Say = Callable[[str], None]
@@ -162,11 +164,10 @@ def _start(home: Path, state: UpState, missing: list[PartName], say: Say) -> UpS
     started: dict[PartName, Part] = {}
     try:
         for name in missing:
-            started[name] = parts.launch(home, state, name)
-            state = state.model_copy(update={"parts": {**state.parts, name: started[name]}})
-            _write(home, state)
+            state = _launch(home, state, name)
+            started[name] = state.parts[name]
         say(f"starting {', '.join(sorted(missing))} (logs in {home / 'logs'})")
-        _wait_ready(home, state, list(missing), begun, say)
+        state = _wait_ready(home, state, list(missing), begun, say)
     except BaseException:
         for name in started:
             _end_part(state, name)
@@ -177,14 +178,26 @@ def _start(home: Path, state: UpState, missing: list[PartName], say: Say) -> UpS
     return state
 
 
-def _wait_ready(home: Path, state: UpState, waiting: list[PartName], begun: float, say: Say) -> None:
+def _launch(home: Path, state: UpState, name: PartName) -> UpState:
+    state = state.model_copy(update={"parts": {**state.parts, name: parts.launch(home, state, name)}})
+    _write(home, state)
+    return state
+
+
+def _wait_ready(home: Path, state: UpState, waiting: list[PartName], begun: float, say: Say) -> UpState:
+    second_tries: dict[str, int] = dict(_SECOND_TRIES)
     while waiting:
         for name in list(waiting):
             part = state.parts[name]
             if not processes.is_alive(part.process):
-                raise StartFailed(
-                    f"{name} ended while it started; the end of {part.log}:\n{parts.tail(Path(part.log))}"
-                )
+                ended = f"{name} ended while it started; the end of {part.log}:\n{parts.tail(Path(part.log))}"
+                if not second_tries.get(name):
+                    raise StartFailed(ended)
+                second_tries[name] -= 1
+                say(f"{ended}\nstarting {name} again")
+                _end_part(state, name)
+                state = _launch(home, state, name)
+                continue
             if parts.answers(home, name, part.url):
                 waiting.remove(name)
                 say(f"{name} answers at {part.url} after {time.monotonic() - begun:.0f} s")
@@ -196,6 +209,7 @@ def _wait_ready(home: Path, state: UpState, waiting: list[PartName], begun: floa
             )
         if waiting:
             time.sleep(0.2)
+    return state
 
 
 def _health(home: Path, state: UpState, name: PartName) -> Health:

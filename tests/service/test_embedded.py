@@ -127,6 +127,30 @@ def test_a_part_that_cannot_start_shows_its_log_and_the_others_are_stopped(
     assert marked(home) == []
 
 
+def test_ray_that_ends_while_it_starts_is_started_again(home: Path, modes: dict[PartName, str]) -> None:
+    modes["ray"] = "fail"
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if line.endswith("starting ray again"):
+            modes["ray"] = "good"
+
+    state = embedded.up(home, say=say)
+    assert any("the database is on fire" in line for line in said)
+    assert embedded.read_state(home) == state
+    assert embedded.status(home)["ray"][0] == "running"
+
+
+def test_ray_is_not_started_for_ever(home: Path, modes: dict[PartName, str]) -> None:
+    modes["ray"] = "fail"
+    said: list[str] = []
+    with pytest.raises(StartFailed, match="ray ended while it started"):
+        embedded.up(home, say=said.append)
+    assert sum(line.endswith("starting ray again") for line in said) == 2
+    assert marked(home) == []
+
+
 def test_down_ends_an_orphan_that_ignores_term(home: Path, modes: dict[PartName, str]) -> None:
     modes["ray"] = "orphan"
     state = embedded.up(home)
