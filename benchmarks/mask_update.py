@@ -1,9 +1,9 @@
 """What one mask update costs: ours per layer and over the whole pool, against what is usually published, on one rank.
 
-Ours is what ``gradual_magnitude`` does at an update: scores, selection of exactly k, masks into master and moments,
-and the checks that follow. The others only choose: ``torch.kthvalue`` or ``torch.sort`` of |w| per layer, then ``|w|
-> threshold`` (which removes every tie, so not exactly k). A pass over the weights is ``|w|`` written anew. Run:
-``python -m benchmarks.mask_update [--turns N] [--layers N]``.
+Ours is what ``gradual_magnitude`` does at an update: scores, selection of exactly k, hidden values kept and put back
+(``regrow``), masks into master and moments, and the checks that follow. The others only choose: ``torch.kthvalue`` or
+``torch.sort`` of |w| per layer, then ``|w| > threshold`` (which removes every tie, so not exactly k). A pass over the
+weights is ``|w|`` written anew. Run: ``python -m benchmarks.mask_update [--turns N] [--layers N]``.
 """
 
 import argparse
@@ -15,7 +15,10 @@ import torch
 from benchmarks.masked_step import ALONE, SPARSITY
 from benchmarks.shapes import VOCABULARY, encoder, prunable
 from benchmarks.timing import RATIO_HEAD, machine, ratio_row, take_turns
+from configs.methods import GradualMagnitude
 from jobs.enforcement import MaskedWeights
+from jobs.methods import Start
+from jobs.methods.gradual_magnitude import GradualMagnitudeMethod
 from jobs.selection import Scores, count_to_remove, keep_largest
 from jobs.shards import shard_view
 
@@ -32,11 +35,12 @@ def main() -> None:
     step()  # so that there are moments to mask
     weights = MaskedWeights(shard_view(prunable(model), optimizer, optimizer, 0), optimizer, ALONE)
     values = [shard.master_L().clone() for shard in weights.shards]  # dense, whatever the updates remove
+    method = GradualMagnitudeMethod(GradualMagnitude(final_sparsity=SPARSITY), Start(weights, 100, ALONE, None))
     cases: dict[str, Callable[[], object]] = {
         "one pass": lambda: [value_L.abs() for value_L in values],
         "ours per layer, choosing": lambda: _choose(values, weights, whole=False),
         "ours global, choosing": lambda: _choose(values, weights, whole=True),
-        "ours per layer, whole update": lambda: weights.set_local(_choose(values, weights, whole=False)),
+        "ours per layer, whole update": lambda: method._update(SPARSITY),
         "kthvalue per layer, choosing": lambda: [_by_kthvalue(value_L) for value_L in values],
         "sort per layer, choosing": lambda: [_by_sort(value_L) for value_L in values],
         "training step of 8 x 128 tokens": step,

@@ -4,7 +4,7 @@ A step is forward, backward and AdamW, fp32, 90% of the encoder's linear weights
 its own, the same weights and batch; all take turns in one process, one torch thread, so that CPU time is the work and
 nothing else. AdamW comes in two implementations, ``loop`` (torch's default on a CPU) and ``fused``: on a CPU with MKL
 the loop's square root is several times slower on exact zeros, and a held mask makes 90% of the second moments exact
-zeros. Run: ``python -m benchmarks.masked_step [--turns N] [--zero2] [--all]``.
+zeros. Run: ``python -m benchmarks.masked_step [--turns N] [--zero2] [--model N]``.
 """
 
 import argparse

@@ -165,7 +165,7 @@ def attempt_environment(launch: Launch) -> dict[str, str]:
         "PRUNUS_JOB": launch.job_id,
         "PRUNUS_ATTEMPT": launch.attempt_id,
         "OMP_NUM_THREADS": str(max(1, int(resources_.cpus_per_rank))),
-        "TOKENIZERS_PARALLELISM": "false",
+        "TOKENIZERS_PARALLELISM": "true",  # rank 0 tokenises while the others wait
         "RAY_TRAIN_V2_ENABLED": "1",
         # Seconds until all ranks must have started: importing the stack takes long on a busy node.
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",

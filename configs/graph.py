@@ -76,7 +76,20 @@ def check_graph(jobs: Sequence[tuple[JobSpec, int | None]], file: str) -> list[C
             remedy = "rename one of them; in a matrix, write ${matrix.KEY} into name:"
             errors.append(ConfigError(f"two jobs are named {spec.name!r}", file=file, line=line, remedy=remedy))
         by_name[spec.name] = spec
+    registered: dict[tuple[str, str], str] = {}
     for spec, line in jobs:
+        output = spec.output
+        first = registered.setdefault((output.register_as or "", output.alias), spec.name)
+        if output.register_as and first != spec.name:
+            errors.append(
+                ConfigError(
+                    f"jobs {first!r} and {spec.name!r} both register {output.register_as}@{output.alias}",
+                    path="output.register_as",
+                    file=file,
+                    line=line,
+                    remedy="give each its own name; in a matrix, write ${matrix.KEY} into it",
+                )
+            )
         for name in spec.after:
             if name not in by_name:
                 errors.append(

@@ -142,6 +142,12 @@ class Engine(Strict):
             raise ValueError(f"deepspeed.zero_optimization must be a mapping of keys, got {zero!r}")
         if "stage" in zero:
             clash.append("zero_optimization.stage")
+        offload = sorted(key for key in zero if key.startswith("offload_"))
+        if offload:
+            raise ValueError(
+                f"deepspeed.zero_optimization.{offload[0]}: masks cannot follow weights off the device yet; use a "
+                "higher ZeRO stage, more ranks or engine.activation_checkpointing"
+            )
         if clash:
             raise ValueError(f"set by prunus, not here: {', '.join(clash)}; use train: and engine.strategy")
         if self.deepspeed and self.strategy == "ddp":

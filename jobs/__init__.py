@@ -1,4 +1,4 @@
-"""Torch side: one process per rank. Never imports cluster or service; Ray only in ``jobs.ray_report``."""
+"""Torch side: one process per rank. Never imports cluster, service or Ray."""
 
 from jobs import torchaudio_import
 

@@ -27,7 +27,8 @@ from jobs.tasks import Task
 def open_sources(launch: Launch, directory: JobDirectory) -> dict[str, Origin]:
     """Bring every source of the job to disk, verified; by role (model, teacher, mask)."""
     return {
-        role: models.open_source(source, directory.root / "downloads" / role) for role, source in launch.sources.items()
+        role: models.open_source(source, directory.root / "downloads" / role, launch.mlflow_uri)
+        for role, source in launch.sources.items()
     }
 
 

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,8 @@ from jobs.tasks.base import to_device
 from jobs.tracking import Tracker
 
 log = logging.getLogger(__name__)
+_OPTIMIZER = {"seed", "lr", "weight_decay", "betas", "eps", "max_grad_norm"}
+"""Parts of ``train`` that a resumed job must share with the one that wrote the checkpoint."""
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Training:
 
     Attributes:
         num_steps: Optimizer steps in all.
+        lineage: What each source (model, teacher, mask) was, with the digest of its manifest.
         checkpoints: Directory of the checkpoints.
         attempt_id: Id of this attempt, for files that lie aside.
         tracker: On rank 0 only.
@@ -42,6 +46,7 @@ class Training:
 
     spec: JobSpec
     num_steps: int
+    lineage: dict[str, str]
     task: Task
     data: TaskData
     engine: Engine
@@ -67,6 +72,10 @@ class Training:
             "batch_size": spec.train.batch_size,
             "data": self.data.digest,
             "method": spec.method.model_dump(mode="json"),
+            "sources": self.lineage,
+            "model": spec.model.model_dump(mode="json", by_alias=True),
+            "distillation": spec.distillation.model_dump(mode="json") if spec.distillation else None,
+            "optimizer": spec.train.model_dump(mode="json", include=_OPTIMIZER),
         }
 
 
@@ -80,6 +89,7 @@ def train(run: Training) -> dict[str, float]:
     while step < run.num_steps:
         _optimizer_step(run, step, window)
         step += 1
+        run.reporter.step(step, run.num_steps, {})
         _update_masks(run, step)
         if step % run.spec.train.log_every == 0 or step == run.num_steps:
             _log(run, step, window)
@@ -100,7 +110,9 @@ def _due(every: int | None, step: int) -> bool:
 
 def _start(run: Training) -> int:
     """Resume if there is a checkpoint; returns the optimizer steps done."""
-    found = run.ranks.main_first(lambda: checkpoint.find(run.checkpoints, run.facts))
+    # Rank 0 decides for all: each would read the whole checkpoint, and could see another one.
+    find = partial(checkpoint.find, run.checkpoints, run.facts)
+    found = run.ranks.gather(run.ranks.main_first(lambda: find() if run.ranks.is_main else None))[0]
     if found is None:
         _record(run, 0, run.method.attach)
         return 0

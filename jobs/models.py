@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import re
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, cast
 
 import mlflow
 import torch
+from mlflow.exceptions import MlflowException
 from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
@@ -45,8 +47,12 @@ class Origin:
     lineage: str
 
 
-def open_source(source: ResolvedSource, download_to: Path) -> Origin:
+def open_source(source: ResolvedSource, download_to: Path, mlflow_uri: str | None = None) -> Origin:
     """Bring a source to disk and verify its manifest.
+
+    Args:
+        download_to: Where the artifacts of an MLflow run go, unless they are there already.
+        mlflow_uri: MLflow that has them.
 
     Raises:
         ModelError: Missing, damaged, tampered with, or not the one that the server resolved.
@@ -55,7 +61,7 @@ def open_source(source: ResolvedSource, download_to: Path) -> Origin:
         return Origin(source.reference, source.location, None, source.reference)
     directory = Path(source.location)
     if source.kind == "run":
-        directory = Path(mlflow.artifacts.download_artifacts(run_id=source.location, dst_path=str(download_to)))
+        directory = _download(source, download_to / source.location, mlflow_uri)
     if not directory.is_dir():
         raise ModelError(f"{source.reference}: the directory {directory} does not exist on this node; check the path")
     if not (directory / MANIFEST).is_file():
@@ -75,6 +81,23 @@ def open_source(source: ResolvedSource, download_to: Path) -> Origin:
         raise ModelError(f"{source.reference}: {error}") from error
     model = directory / "model" if (directory / "model").is_dir() else directory
     return Origin(source.reference, str(model), _mask_in(directory), f"{source.reference} sha256:{digest}")
+
+
+def _download(source: ResolvedSource, directory: Path, mlflow_uri: str | None) -> Path:
+    if (directory / MANIFEST).is_file():  # written last, by the rename below
+        return directory
+    aside = directory.with_name(f"{directory.name}.tmp")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        mlflow.artifacts.download_artifacts(run_id=source.location, dst_path=str(aside), tracking_uri=mlflow_uri)
+    except MlflowException as error:
+        raise ModelError(
+            f"{source.reference}: MLflow at {mlflow_uri} does not give the artifacts of run {source.location}: "
+            f"{_first_line(error)}"
+        ) from error
+    aside.rename(directory)
+    return directory
 
 
 def _mask_in(directory: Path) -> Path | None:
@@ -168,7 +191,7 @@ def load_model(auto_class: Any, origin: Origin, spec: ModelSpec | None, override
         for key, value in overrides.items():
             setattr(config, key, value)
         if spec is not None and spec.init == "random":
-            return auto_class.from_config(config)
+            return auto_class.from_config(config, dtype=torch.float32)
         model, report = auto_class.from_pretrained(
             origin.location, config=config, dtype=torch.float32, output_loading_info=True
         )

@@ -123,11 +123,11 @@ class TokenObjective(Objective):
         distilled_S = self.distilled_rows({**inputs, "labels": labels}).view(-1) if distils else None
         used_S = predicted_S if distilled_S is None else predicted_S | distilled_S
         rows = used_S.nonzero().view(-1)
-        hidden_SH = self._student_open.hidden(inputs).flatten(0, 1)[rows]
+        hidden_SH = self._low(self._student_open.hidden(inputs).flatten(0, 1)[rows])
         teacher_hidden_SK, teacher = None, None
         if distils and self._teacher_open is not None:
             with torch.no_grad():
-                teacher_hidden_SK = self._teacher_open.hidden(inputs).flatten(0, 1)[rows]
+                teacher_hidden_SK = self._low(self._teacher_open.hidden(inputs).flatten(0, 1)[rows])
                 teacher = self._teacher_open.projection
         with torch.autocast(labels.device.type, enabled=False):
             loss, sums = projection_loss(
@@ -140,6 +140,10 @@ class TokenObjective(Objective):
                 None if distilled_S is None else distilled_S[rows],
             )
         return loss, sums, None
+
+    def _low(self, hidden_SH: torch.Tensor) -> torch.Tensor:
+        """In bf16 under autocast, whose LayerNorm gives fp32 on GPUs: the projection is the largest product of all."""
+        return hidden_SH.to(torch.bfloat16) if self._autocast else hidden_SH
 
     def close(self) -> None:
         self._student_open.close()

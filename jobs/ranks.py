@@ -4,6 +4,7 @@ import os
 import pickle
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TypeVar
@@ -12,6 +13,8 @@ import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
+_MEET_S = 10.0
+"""Pause between two meetings of ranks that wait for rank 0."""
 
 
 @dataclass(frozen=True)
@@ -83,22 +86,27 @@ class Ranks:
     def main_first(self, build: Callable[[], T]) -> T:
         """Run ``build`` on rank 0, then on the others (which find its result in a cache).
 
-        An error on rank 0 is raised on all.
+        It may take hours: the ranks meet meanwhile, so that no collective runs into its time limit. An error on rank 0
+        is raised on all.
         """
-        error: Exception | None = None
+        if self.world_size == 1:
+            return build()
+        error: BaseException | None = None
         result: T | None = None
-        if self.is_main:
-            try:
-                result = build()
-            except Exception as caught:
-                error = caught
+        with ThreadPoolExecutor(1) as pool:
+            built = pool.submit(build) if self.is_main else None
+            while not self.gather(built is None or bool(wait([built], _MEET_S).done))[0]:
+                pass
+        if built is not None:
+            error = built.exception()
+            result = None if error else built.result()
         failed = self.gather(_portable(error))[0]
         if failed is not None:
             raise failed
         return result if self.is_main else build()  # type: ignore[return-value]
 
 
-def _portable(error: Exception | None) -> Exception | None:
+def _portable(error: BaseException | None) -> BaseException | None:
     """The error itself if it can be sent to other ranks, else its text."""
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import platform
+import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,6 @@ from configs import Launch, __version__
 from configs.artifacts import JobDirectory
 from jobs import export, figures
 from jobs.loop import Training
-from jobs.models import Origin
 
 _PUBLISH_WAIT_S = 120.0
 """Seconds that a finished job gives MLflow to take the rest; what remains is carried over later (``jobs.publish``)."""
@@ -46,12 +46,13 @@ def finish_job(
     launch: Launch,
     directory: JobDirectory,
     tokenizer: PreTrainedTokenizerBase,
-    origins: dict[str, Origin],
     metrics: dict[str, float],
 ) -> Result | None:
     """Write artifacts and hand them to MLflow (collective; rank 0 writes)."""
     root, spec = directory.artifacts, launch.spec
-    lineage = {role: origin.lineage for role, origin in origins.items()}
+    if run.ranks.is_main:
+        shutil.rmtree(root, ignore_errors=True)  # of an attempt that died here, or of an earlier run by hand
+    lineage = run.lineage
     masks = run.method.masks()
     card = export.model_card(launch, lineage, metrics, spec.model.source)
     measured = export.write_model(run.engine, tokenizer, masks, root / "model", card)
@@ -85,7 +86,7 @@ def _draw(run: Training, directory: Path) -> None:
         figures.iou_over_updates(run.history, directory / "mask_iou.png")
 
 
-def run_facts(launch: Launch, run: Training, origins: dict[str, Origin]) -> dict[str, Any]:
+def run_facts(launch: Launch, run: Training) -> dict[str, Any]:
     """Parameters of the MLflow run: the resolved spec, flat, and what surrounds it."""
     facts: dict[str, Any] = {}
 
@@ -97,7 +98,7 @@ def run_facts(launch: Launch, run: Training, origins: dict[str, Origin]) -> dict
             facts[path] = json.dumps(value) if isinstance(value, list) else value
 
     flatten(launch.spec.model_dump(mode="json", by_alias=True), "")
-    facts |= {f"lineage.{role}": origin.lineage for role, origin in origins.items()}
+    facts |= {f"lineage.{role}": lineage for role, lineage in run.lineage.items()}
     facts |= {"num_steps": run.num_steps, "data.digest": run.data.digest, "prunable_weights": 0}
     if run.weights is not None:
         facts["prunable_weights"] = run.weights.num_weights

@@ -104,6 +104,8 @@ def _run(launch: Launch, directory: JobDirectory) -> Result | None:
             tracker.status("FAILED")
             tracker.close(wait_s=10.0)
         raise
+    finally:
+        reporter.close()
 
 
 def _train_and_publish(
@@ -120,6 +122,7 @@ def _train_and_publish(
     run = Training(
         spec=spec,
         num_steps=start.num_steps,
+        lineage={role: origin.lineage for role, origin in origins.items()},
         task=task,
         data=data,
         engine=engine,
@@ -133,11 +136,11 @@ def _train_and_publish(
         guard=lambda: _check_newest(directory, launch),
     )
     if tracker is not None:
-        tracker.params(run_facts(launch, run, origins))
+        tracker.params(run_facts(launch, run))
     metrics = train(run)
     reporter.phase("saving")
     _check_newest(directory, launch)
-    return finish_job(run, launch, directory, tokenizer, origins, metrics)
+    return finish_job(run, launch, directory, tokenizer, metrics)
 
 
 def _tracker(launch: Launch, directory: JobDirectory) -> Tracker:

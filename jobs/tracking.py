@@ -190,10 +190,20 @@ class Carrier(threading.Thread):
         try:
             self._send(self.run_id, group)
         except MlflowException as error:
+            if self._is_gone(self.run_id):
+                # Another database, or a run deleted for good: all is sent again, to a new run.
+                self.run_id, self._offset = None, 0
             if not _is_refusal(error):
                 raise
             # Sending it again would change nothing and hold up all that follows.
             log.error("MLflow refuses %s for good: %s; it is left out", group[0]["op"], _short(error))
+
+    def _is_gone(self, run_id: str) -> bool:
+        try:
+            self._client.get_run(run_id)
+        except MlflowException as error:
+            return bool(error.error_code == "RESOURCE_DOES_NOT_EXIST")
+        return False
 
     def _next_group(self) -> tuple[list[dict[str, Any]], int]:
         group: list[dict[str, Any]] = []
@@ -245,10 +255,12 @@ class Carrier(threading.Thread):
         parent = run.data.tags.get(_PARENT_TAG)
         if parent is None:
             return
-        found = self._client.search_runs([run.info.experiment_id], f"tags.`{_PARENT_TAG}` = '{parent}'")
-        statuses = {child.info.status for child in found}
-        status = next(s for s in ("RUNNING", "FAILED", "KILLED", "FINISHED") if s in statuses)
-        if status != self._client.get_run(parent).info.status:
+        for _ in range(5):  # another job may end between the question and its answer: asked until nothing is to be done
+            found = self._client.search_runs([run.info.experiment_id], f"tags.`{_PARENT_TAG}` = '{parent}'")
+            statuses = {child.info.status for child in found}
+            status = next(s for s in ("RUNNING", "FAILED", "KILLED", "FINISHED") if s in statuses)
+            if status == self._client.get_run(parent).info.status:
+                return
             self._set_status(parent, status)
 
     def _log_params(self, run_id: str, params: list[Param]) -> None:
@@ -332,7 +344,6 @@ def _is_refusal(error: MlflowException) -> bool:
         "INVALID_PARAMETER_VALUE",
         "BAD_REQUEST",
         "RESOURCE_ALREADY_EXISTS",
-        "RESOURCE_DOES_NOT_EXIST",  # somebody deleted the run for good
         "INVALID_STATE",
     }
 

@@ -30,7 +30,7 @@ from service import embedded_parts as parts
 from service import processes
 from service.embedded_parts import MARKER, PART, Part, PartName, UpOptions, UpState
 from service.errors import StartFailed
-from service.settings import DEFAULT_PORT, Settings
+from service.settings import DEFAULT_HOME, DEFAULT_PORT, Settings
 
 READY_TIMEOUT_S = 240.0
 """A cold start on a loaded two-core machine takes about a minute."""
@@ -44,7 +44,7 @@ Say = Callable[[str], None]
 
 def default_home() -> Path:
     """Home of the embedded default: PRUNUS_HOME, else ``~/.prunus``."""
-    return Path(os.environ.get("PRUNUS_HOME") or "~/.prunus").expanduser().resolve()
+    return Path(os.environ.get("PRUNUS_HOME") or DEFAULT_HOME).expanduser().resolve()
 
 
 def read_state(home: Path) -> UpState | None:

@@ -30,7 +30,7 @@ _STYLES = {
 }
 
 
-_UNPUBLISHED = "MLflow: not everything is there yet; it is carried over when MLflow answers"
+_UNPUBLISHED = "MLflow does not have everything yet; the job's spool keeps it until MLflow answers"
 
 
 def duration(seconds: float | None) -> str:

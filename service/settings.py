@@ -16,13 +16,14 @@ from configs.base import Strict
 from service.errors import Refused
 
 DEFAULT_PORT = 8711
+DEFAULT_HOME = Path("~/.prunus")
 _LOOPBACK = {"127.0.0.1", "localhost", "::1"}
 
 
 class Settings(Strict):
     """Every field ``x`` is also the environment variable ``PRUNUS_X``."""
 
-    home: Path = Path(".prunus")
+    home: Path = DEFAULT_HOME
     """Directory of this machine's state: database, logs, lock."""
     url: str | None = None
     """Client side: the server to talk to; None: the embedded one."""
@@ -61,7 +62,7 @@ class Settings(Strict):
     @model_validator(mode="before")
     @classmethod
     def _defaults(cls, values: dict[str, Any]) -> dict[str, Any]:
-        home = Path(values.get("home") or ".prunus").expanduser().resolve()
+        home = Path(values.get("home") or DEFAULT_HOME).expanduser().resolve()
         filled = {**values, "home": home}
         filled["store"] = values.get("store") or f"sqlite:///{home / 'prunus.db'}"
         filled["storage"] = Path(values.get("storage") or home / "storage").expanduser().resolve()

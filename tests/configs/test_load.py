@@ -219,6 +219,12 @@ def test_a_job_with_the_same_matrix_key_takes_its_own_cell() -> None:
     assert by_name["fine-0.8"].parents == ("prune-0.8",)
 
 
+def test_two_jobs_cannot_register_the_same_model_under_the_same_alias() -> None:
+    both = [job("a", output="{register_as: m}"), job("b", output="{register_as: m}")]
+    assert "jobs 'a' and 'b' both register m@current; give each its own name" in refusal(campaign(*both))
+    load(campaign(job("a", output="{register_as: m}"), job("b", output="{register_as: m, alias: other}")))
+
+
 def test_a_reference_to_several_cells_is_refused() -> None:
     message = refusal(campaign(PRUNE, job("b", model="{from: 'job:prune'}")))
     assert "b.model.from: job:prune stands for 2 jobs of a matrix (prune-0.8, prune-0.9); name one of them" in message

@@ -37,6 +37,7 @@ PRUNE = "method: {name: gradual_magnitude, final_sparsity: %s}\n"
          "r.yaml:5: engine.strategy: must be 'ddp', 'zero0', 'zero1', 'zero2' or 'zero3'"),
         ("engine: {deepspeed: {fp16: {}}}\n", "r.yaml:5: engine: set by prunus, not here: fp16"),
         ("engine: {deepspeed: {zero_optimization: {stage: 1}}}\n", "zero_optimization.stage"),
+        ("engine: {deepspeed: {zero_optimization: {offload_optimizer: {}}}}\n", "masks cannot follow weights"),
         ("engine: {deepspeed: {zero_optimization: 5}}\n", "must be a mapping of keys, got 5"),
         ("engine: {strategy: ddp, deepspeed: {x: 1}}\n", "no effect with strategy ddp"),
         ("labels: {a: 1}\n", "r.yaml:5: labels.a: must be text, got 1; put it in quotes"),

@@ -1,6 +1,7 @@
 """From a source to a model: what may be pruned, and every way in which a source can be wrong."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from configs import ResolvedSource
 from configs.artifacts import MANIFEST, Manifest, build_entries, sha256_file
 from configs.methods import Prunable
 from configs.spec import ModelSpec
-from jobs import masks
+from jobs import masks, models
 from jobs.errors import ModelError, PruningError
 from jobs.models import (
     Origin,
@@ -146,6 +147,28 @@ class TestSources:
         (artifact / MANIFEST).unlink()
         with pytest.raises(ModelError, match=r"has no manifest\.json: the job that makes it has not finished"):
             open_source(artifact_source(artifact), artifact)
+
+    def test_the_artifacts_of_an_mlflow_run_come_from_the_jobs_mlflow_and_once(
+        self, artifact: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str | None] = []
+
+        def download(run_id: str, dst_path: str, tracking_uri: str | None) -> None:
+            asked.append(tracking_uri)
+            shutil.copytree(artifact, dst_path, dirs_exist_ok=True)
+
+        monkeypatch.setattr(models.mlflow.artifacts, "download_artifacts", download)
+        source = ResolvedSource(reference="models:/m@current", kind="run", location="r1")
+        origins = [models.open_source(source, tmp_path / "d", "http://mlflow") for _ in range(2)]
+        assert asked == ["http://mlflow"]
+        assert origins[0] == origins[1]
+        assert origins[0].location == str(tmp_path / "d" / "r1" / "model")
+
+    def test_an_mlflow_that_does_not_know_the_run_is_named(self, tmp_path: Path) -> None:
+        store = f"sqlite:///{tmp_path}/mlflow.db"
+        source = ResolvedSource(reference="models:/m@current", kind="run", location="0" * 32)
+        with pytest.raises(ModelError, match=r"models:/m@current: MLflow at sqlite.* does not give the artifacts"):
+            models.open_source(source, tmp_path / "d", store)
 
     def test_a_changed_file_is_refused(self, artifact: Path) -> None:
         config = artifact / "model" / "config.json"

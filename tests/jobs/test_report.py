@@ -1,6 +1,7 @@
 """Progress for people and for the scheduler."""
 
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,3 +84,22 @@ def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     reporter.phase("starting")
     reporter.step(1, 1, {})
     assert not list(tmp_path.iterdir())
+
+
+def test_a_phase_without_steps_still_gives_signs_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_HEARTBEAT_S", 0.05)
+    path = tmp_path / "progress.json"
+    reporter = Reporter(path, "j-a1")
+    reporter.phase("data")
+    first = read(path)
+    deadline = time.monotonic() + 20
+    while read(path).time == first.time and time.monotonic() < deadline:
+        time.sleep(0.02)
+    later = read(path)
+    assert later.time > first.time
+    assert later.model_copy(update={"time": first.time}) == first
+    reporter.close()
+    time.sleep(0.2)
+    last = read(path).time
+    time.sleep(0.3)
+    assert read(path).time == last

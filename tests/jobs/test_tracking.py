@@ -13,6 +13,8 @@ import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
+from configs import SpoolCursor
+from configs.artifacts import write_atomic
 from jobs import tracking
 from jobs.tracking import CURSOR, SPOOL, Carrier, Tracker
 
@@ -158,6 +160,21 @@ def test_a_carrier_cut_between_two_sends_sends_the_rest_only(
     again.start()
     assert again.drain(60)
     assert curve(store, again.run_id, "loss") == [(step, float(step)) for step in range(1, 8)]
+
+
+def test_an_mlflow_that_forgot_the_run_gets_everything_again(tmp_path: Path, store: str, experiment: str) -> None:
+    tracker = track(tmp_path, store, experiment)
+    tracker.metrics(1, {"loss": 1.0})
+    assert tracker.close(60)
+    cursor = SpoolCursor.read(tmp_path / CURSOR)
+    write_atomic(
+        tmp_path / CURSOR, SpoolCursor(offset=cursor.offset, run_id="f" * 32).model_dump_json()
+    )  # a new database
+    again = track(tmp_path, store, f"{experiment}-2")
+    again.metrics(2, {"loss": 2.0})
+    assert again.close(60)
+    assert again.run_id not in {tracker.run_id, "f" * 32}
+    assert curve(store, again.run_id, "loss") == [(1, 1.0), (2, 2.0)]
 
 
 def test_what_is_written_while_the_carrier_looks_is_not_left_behind_at_the_end(

@@ -106,5 +106,5 @@ def test_a_report_names_its_denominators() -> None:
 )
 def test_an_ended_job_tells_what_mlflow_still_lacks(given: dict[str, Any], told: bool) -> None:
     view = JobDetail(**job(**given).model_dump(), spec=make_spec("prune"))
-    words = "MLflow: not everything is there yet; it is carried over when MLflow answers"
+    words = "MLflow does not have everything yet; the job's spool keeps it until MLflow answers"
     assert (words in text(render.job_view(view, now=1100.0))) is told

@@ -185,3 +185,12 @@ def test_a_wrong_number_of_ranks_is_refused_in_one_line(
     ended = subprocess.run(command, env=rank_environment, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith("prunus: 1 ranks were started, resources.num_ranks is 2")
+
+
+def test_a_directory_used_again_keeps_nothing_of_the_run_before(gangs: Gangs) -> None:
+    spec = EXAMPLES["gradual_magnitude"].spec
+    directory = gangs.new_directory()
+    for number, (steps, method) in enumerate(((12, spec), (8, {**spec, "final_sparsity": 0.5})), 1):
+        case = Case(method, "ddp", 1, train=(("num_steps", steps),))
+        assert gangs.attempt(case, directory, number).succeeded
+    assert [path.name for path in (directory / "artifacts" / "masks").iterdir()] == ["step-8"]

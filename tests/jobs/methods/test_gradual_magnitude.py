@@ -8,7 +8,7 @@ import torch
 
 from configs.methods import GradualMagnitude
 from jobs.enforcement import MaskedWeights
-from jobs.errors import CheckpointError
+from jobs.errors import CheckpointError, PruningError
 from jobs.methods import Start, build_method
 from jobs.methods.gradual_magnitude import GradualMagnitudeMethod
 from jobs.ranks import Ranks
@@ -196,3 +196,12 @@ class _Run(Shard):
 
     def master_L(self) -> torch.Tensor:
         return self.parameter.data.view(-1)[self.start : self.start + self.numel]
+
+
+def test_zeros_of_a_sparse_checkpoint_are_not_grown_back_without_a_word(masked: Build) -> None:
+    half = {"w": torch.tensor([[0.0, 3.0], [0.0, 1.0]])}
+    with pytest.raises(PruningError, match=r"0\.50 sparse already.*set initial_sparsity: 0\.50"):
+        make(masked, half, final_sparsity=0.75).attach()
+    method = make(masked, half, initial_sparsity=0.5, final_sparsity=0.75)
+    method.attach()
+    assert method.weights.masks["w"].tolist() == [[False, True], [False, True]]
