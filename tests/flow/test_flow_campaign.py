@@ -222,7 +222,7 @@ def test_a_killed_rank_fails_the_job_with_a_reason_and_leaves_no_process(
     os.kill(victim.pid, signal.SIGKILL)
     waited = service.cli("wait", "victim", timeout_s=1200)
     assert waited.returncode == 1
-    (ended,) = service.answer("list", "--state", "FAILED")
+    (ended,) = [job for job in service.answer("list", "--state", "FAILED") if job["name"] == "victim"]
     assert ended["attempts"][-1]["reason"] == "worker_lost", ended
     assert "rank" in ended["why"]
     assert rank_process(directory, 1, 0) is None, "the other rank still runs"
