@@ -122,6 +122,16 @@ def test_a_failure_after_a_cancel_is_the_cancel(world: World) -> None:
     assert world.state("a") is JobState.CANCELLED
 
 
+def test_a_stop_that_nobody_asked_us_for_is_not_the_users_cancel(world: World) -> None:
+    world.submit(make_spec("a"))
+    attempt = world.start("a")
+    world.cluster.finish(attempt, StopReason.CANCELLED, "the driver was told to stop")
+    world.step()
+    assert world.state("a") is JobState.FAILED
+    assert world.attempt("a").reason is StopReason.PREEMPTED
+    assert "nobody asked prunus for it: stopped from outside" in world.job("a").why
+
+
 def test_cancel_of_an_ended_job_changes_nothing(world: World) -> None:
     world.submit(make_spec("a"))
     world.cluster.automatic = True
