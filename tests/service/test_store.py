@@ -1,6 +1,7 @@
 """The store on SQLite, and on PostgreSQL where PRUNUS_TEST_POSTGRES names an empty database that may be overwritten."""
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -81,6 +82,13 @@ def test_a_second_server_on_the_same_database_is_refused(url: str) -> None:
 def test_a_store_that_cannot_hold_the_queue_is_refused(bad: str) -> None:
     with pytest.raises(StoreError):
         Database(bad)
+
+
+def test_a_missing_driver_of_postgresql_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreError, match=r"needs the package psycopg.*pip install 'prunus\[postgres\]'") as caught:
+        Database("postgresql://u:s3cret@127.0.0.1:9/db")
+    assert "s3cret" not in str(caught.value)
 
 
 def test_sqlite_is_durable_and_checks_references(tmp_path: Path) -> None:
