@@ -52,10 +52,13 @@ def up(
     mlflow_uri: Annotated[str | None, typer.Option(envvar="PRUNUS_MLFLOW_URI", help="MLflow server to use.")] = None,
     store: Annotated[str | None, typer.Option(envvar="PRUNUS_STORE", help="Database, an SQLAlchemy URL.")] = None,
     cpus: Annotated[int | None, typer.Option(min=1, help="CPUs for jobs (PRUNUS_CPUS; default: all).")] = None,
+    host: Annotated[
+        str | None, typer.Option(envvar="PRUNUS_HOST", help="Address to listen on; off loopback a token is needed.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Start Ray, MLflow and the server on this machine; what runs already is kept, what crashed is started again."""
-    given = UpOptions(ray_address=ray_address, mlflow_uri=mlflow_uri, store=store, num_cpus=cpus)
+    given = UpOptions(ray_address=ray_address, mlflow_uri=mlflow_uri, store=store, num_cpus=cpus, host=host)
     options = given if given != UpOptions() else None
     state = embedded.up(home or embedded.default_home(), options, terminal.note)
     addresses = {"server": state.server_url, "mlflow": state.mlflow_url, "ray": state.ray_url}
