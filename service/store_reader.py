@@ -55,8 +55,18 @@ class StoreReader:
         with self._read() as connection:
             found = connection.execute(query).mappings().first()
         if found is None:
-            raise NotFound(f"no job {ref!r}; `prunus list` shows them")
+            raise NotFound(f"no job {ref!r}; {self._hint(ref)}")
         return job_row(found)
+
+    def _hint(self, ref: str) -> str:
+        """What to do about a job that is not there: perhaps a campaign was meant."""
+        try:
+            campaign = self.find_campaign(ref)
+        except NotFound:
+            return "`prunus list` shows them"
+        names = [job.name for job in self.jobs(campaign_id=campaign.id, limit=1)]
+        example = f", such as {ref}/{names[0]}" if names else ""
+        return f"that is a campaign: name one of its jobs{example}; `prunus list --campaign {ref}` shows them"
 
     def newest_job(self, name: str, states: Iterable[JobState]) -> JobRow | None:
         """Newest job with this name or id in one of the states."""
