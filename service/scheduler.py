@@ -265,7 +265,13 @@ class Scheduler:
 
     def _unblock(self, job: JobRow) -> None:
         rows = {row.id: row for row in self._store.jobs(ids=job.parents)}
-        parents = [policies.Parent(rows[parent].name, rows[parent].state) for parent in job.parents]
+        # A parent whose row cannot be read is left out by the store: nothing can start from it.
+        parents = [
+            policies.Parent(rows[parent].name, rows[parent].state)
+            if parent in rows
+            else policies.Parent(f"{parent}, which cannot be read,", JobState.FAILED)
+            for parent in job.parents
+        ]
         decision = policies.unblock(parents)
         if decision.action == "queue":
             self._store.transition(job, JobState.QUEUED, decision.reason)
