@@ -247,7 +247,8 @@ def _check_token(token: str) -> None:
         if not "!" <= character <= "~":
             raise Refused(
                 f"the token (PRUNUS_TOKEN, or its file) has U+{ord(character):04X} at place {place} of {len(token)}; "
-                "only ASCII letters, digits and signs can be sent: set the server's token anew, without spaces or line ends"
+                "only ASCII letters, digits and signs can be sent: give the server another token, without spaces or "
+                "line ends"
             )
 
 

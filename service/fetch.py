@@ -133,9 +133,7 @@ def full_source(source: str) -> str:
     is_path = source.startswith((".", "/", "~"))
     if not source.strip() or is_path or (":" in source and not source.startswith(("job:", "models:/"))):
         what = "is a path" if is_path else "names no artifact"
-        raise Refused(
-            f"the source {source!r} {what}; write job:NAME, job:CAMPAIGN/NAME, job:ID or models:/NAME@ALIAS"
-        )
+        raise Refused(f"the source {source!r} {what}; write job:NAME, job:CAMPAIGN/NAME, job:ID or models:/NAME@ALIAS")
     return source if ":" in source else f"job:{source}"
 
 

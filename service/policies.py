@@ -191,4 +191,6 @@ def _with_stop(reason: StopReason, stop_reason: StopReason | None) -> StopReason
 def _unasked(said: StopReason, ended: StopReason) -> str:
     if said is not StopReason.CANCELLED or ended is not StopReason.PREEMPTED:
         return ""
-    return ", but nobody asked prunus for it: stopped from outside (`ray job stop`, a signal, or its node was taken away)"
+    return (
+        ", but nobody asked prunus for it: stopped from outside (`ray job stop`, a signal, or its node was taken away)"
+    )

@@ -33,7 +33,8 @@ EPILOG = (
     f"Exit codes: 0 ok; {EXIT_NOT_SUCCEEDED} a job did not succeed (wait, submit --wait); {EXIT_USAGE} wrong usage or "
     f"recipe; {Unreachable.exit_code} server unreachable; {NotFound.exit_code} not found; {Refused.exit_code} refused; "
     f"{ServerFault.exit_code} fault of the server or of its start; {Damaged.exit_code} verification failed; "
-    f"{EXIT_GAVE_UP} gave up waiting (wait --timeout), the jobs go on; {EXIT_INTERRUPTED} Ctrl-C.  Environment: PRUNUS_URL, PRUNUS_TOKEN, PRUNUS_HOME (default ~/.prunus), PRUNUS_CPUS."
+    f"{EXIT_GAVE_UP} gave up waiting (wait --timeout), the jobs go on; {EXIT_INTERRUPTED} Ctrl-C.  "
+    "Environment: PRUNUS_URL, PRUNUS_TOKEN, PRUNUS_HOME (default ~/.prunus), PRUNUS_CPUS."
 )
 
 

@@ -67,7 +67,7 @@ def test_make_clean_ends_what_runs_before_its_records_go(tmp_path: Path, code: i
     (tmp_path / ".prunus").mkdir()
     command = tmp_path / ".venv/bin/prunus"
     command.parent.mkdir(parents=True)
-    command.write_text(f"#!/bin/sh\ntest -d .prunus && echo \"$@\" > told\nexit {code}\n")
+    command.write_text(f'#!/bin/sh\ntest -d .prunus && echo "$@" > told\nexit {code}\n')
     command.chmod(0o755)
     for _ in range(2):  # The second time there is neither .venv nor .prunus.
         subprocess.run(["make", "-f", ROOT / "Makefile", "clean"], cwd=tmp_path, check=True, capture_output=True)

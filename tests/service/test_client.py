@@ -81,7 +81,9 @@ def test_bytes_that_are_no_text_are_shown_all_the_same() -> None:
     assert LogChunk(b"a\xffb", 3, True).text == "a\ufffdb"
 
 
-@pytest.mark.parametrize("url", ["http://[::1", "127.0.0.1:8711", "http://", "ftp://h", "http://h:99999", "http://h:x", ""])
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "127.0.0.1:8711", "http://", "ftp://h", "http://h:99999", "http://h:x", ""]
+)
 def test_an_address_that_cannot_be_used_is_refused_at_once(url: str) -> None:
     with pytest.raises(Refused, match=r"cannot be used: .*; write --url \(PRUNUS_URL\) http://HOST:PORT"):
         Client(url)
