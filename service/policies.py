@@ -32,6 +32,13 @@ class Parent:
     state: JobState
 
 
+def all_parents(ids: Sequence[str], found: Mapping[str, Parent]) -> list[Parent]:
+    """Parents in order. One that the store cannot read is left out of ``found`` and counts as failed: nothing can start
+    from it.
+    """
+    return [found.get(job_id) or Parent(f"{job_id}, which cannot be read,", JobState.FAILED) for job_id in ids]
+
+
 @dataclass(frozen=True)
 class Unblock:
     """What to do with a BLOCKED job."""

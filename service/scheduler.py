@@ -264,15 +264,8 @@ class Scheduler:
     # ---- unblock
 
     def _unblock(self, job: JobRow) -> None:
-        rows = {row.id: row for row in self._store.jobs(ids=job.parents)}
-        # A parent whose row cannot be read is left out by the store: nothing can start from it.
-        parents = [
-            policies.Parent(rows[parent].name, rows[parent].state)
-            if parent in rows
-            else policies.Parent(f"{parent}, which cannot be read,", JobState.FAILED)
-            for parent in job.parents
-        ]
-        decision = policies.unblock(parents)
+        found = {row.id: policies.Parent(row.name, row.state) for row in self._store.jobs(ids=job.parents)}
+        decision = policies.unblock(policies.all_parents(job.parents, found))
         if decision.action == "queue":
             self._store.transition(job, JobState.QUEUED, decision.reason)
         elif decision.action == "skip":
