@@ -43,5 +43,7 @@ demo: setup
 bench: setup
 	$(BIN)/python -m benchmarks.run_all
 
+# What `make demo` left running first: without its records nobody would find it again.
 clean:
+	-@test ! -x $(BIN)/prunus || $(BIN)/prunus down --home .prunus
 	rm -rf $(VENV) .prunus build dist *.egg-info

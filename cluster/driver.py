@@ -48,7 +48,8 @@ def main(path: str) -> int:
     except _WrongVersion as error:
         facts = {"reason": StopReason.USER_ERROR, "message": str(error)}
     except (SystemExit, KeyboardInterrupt):
-        facts = {"reason": StopReason.CANCELLED, "message": "stopped on request"}
+        # Who asked is not known here: the service compares with what it asked for itself.
+        facts = {"reason": StopReason.CANCELLED, "message": "the driver was told to stop"}
     except Exception as error:  # the edge of the process: whatever it is, the outcome says it
         log.exception("the attempt failed")
         facts = _failure(directory, launch, error)

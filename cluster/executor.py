@@ -67,7 +67,7 @@ class Executor(Protocol):
         """Ask Ray to stop an attempt; no error if it has ended or is unknown."""
 
     def driver_log(self, attempt_id: str) -> str:
-        """Return the end of the driver's output ("" if there is none)."""
+        """Return the driver's whole output so far ("" if there is none): readers count bytes from its beginning."""
 
     def capacity(self) -> Capacity:
         """Return what the live nodes offer."""

@@ -30,7 +30,6 @@ _STATUS: dict[str, RayStatus] = {
     "FAILED": "failed",
     "STOPPED": "stopped",
 }
-_LOG_TAIL_BYTES = 65_536
 _SHIPPED = ("configs", "jobs", "cluster")
 
 
@@ -90,11 +89,11 @@ class RayJobs:
             self._expect_ok(answer, f"stopping {attempt_id}")
 
     def driver_log(self, attempt_id: str) -> str:
-        """See ``Executor.driver_log``; the last 64 KiB."""
+        """See ``Executor.driver_log``."""
         answer = self._call("GET", f"/api/jobs/{attempt_id}/logs")
         if answer.status_code != 200:
             return ""
-        return str(answer.json().get("logs") or "")[-_LOG_TAIL_BYTES:]
+        return str(answer.json().get("logs") or "")
 
     def capacity(self) -> Capacity:
         """See ``Executor.capacity``."""

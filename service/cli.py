@@ -15,6 +15,7 @@ from rich.console import Console
 from configs import __version__
 from service import embedded, fetch, follow, recipe_files, render, terminal
 from service.embedded_parts import UpOptions
+from service.errors import Refused
 from service.terminal import Commands
 from service.wire import JobState
 
@@ -52,10 +53,13 @@ def up(
     mlflow_uri: Annotated[str | None, typer.Option(envvar="PRUNUS_MLFLOW_URI", help="MLflow server to use.")] = None,
     store: Annotated[str | None, typer.Option(envvar="PRUNUS_STORE", help="Database, an SQLAlchemy URL.")] = None,
     cpus: Annotated[int | None, typer.Option(min=1, help="CPUs for jobs (PRUNUS_CPUS; default: all).")] = None,
+    host: Annotated[
+        str | None, typer.Option(envvar="PRUNUS_HOST", help="Address to listen on; off loopback a token is needed.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Start Ray, MLflow and the server on this machine; what runs already is kept, what crashed is started again."""
-    given = UpOptions(ray_address=ray_address, mlflow_uri=mlflow_uri, store=store, num_cpus=cpus)
+    given = UpOptions(ray_address=ray_address, mlflow_uri=mlflow_uri, store=store, num_cpus=cpus, host=host)
     options = given if given != UpOptions() else None
     state = embedded.up(home or embedded.default_home(), options, terminal.note)
     addresses = {"server": state.server_url, "mlflow": state.mlflow_url, "ray": state.ray_url}
@@ -98,12 +102,15 @@ def submit(
     url: Url = None,
 ) -> None:
     """Queue the jobs of a recipe."""
+    if dry_run and (wait or follow_jobs):
+        raise Refused("--dry-run queues nothing, so there is nothing to wait for; leave out --wait and --follow")
     campaign = recipe_files.load_recipe(file, overrides or [], name)
     if dry_run:
         if as_json:
             typer.echo(campaign.model_dump_json(by_alias=True, indent=2))
         else:
             terminal.stdout().print(render.plan_table(campaign))
+        terminal.note(f"not checked: {', '.join(recipe_files.unchecked(campaign))}")
         return
     with terminal.connect(url, repair=True) as client:
         if client.info().embedded:
@@ -165,7 +172,7 @@ def why(job: Annotated[str, typer.Argument(help="Name, CAMPAIGN/NAME or id.")], 
             typer.echo(last.message)
         log = follow.end_of_log(client, detail.id, lines=10)
         if log:
-            typer.echo(f"--- end of the log (`prunus logs {detail.name}` prints all of it)\n{log}")
+            typer.echo(f"--- end of the driver's log (`prunus logs {detail.id} --driver` prints more of it)\n{log}")
 
 
 @app.command()
@@ -219,17 +226,26 @@ def cancel(
 @app.command("wait")
 def wait_for(
     refs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Jobs or campaigns: names or ids.")],
-    timeout_s: Annotated[float | None, typer.Option("--timeout", help="Give up after so many seconds.")] = None,
+    timeout_s: Annotated[
+        float | None, typer.Option("--timeout", min=0.0, help="Give up after so many seconds; the jobs go on.")
+    ] = None,
     follow_jobs: Annotated[bool, typer.Option("--follow", help="With live progress.")] = False,
     as_json: Json = False,
     url: Url = None,
 ) -> None:
-    """Return when the jobs have ended: 0 only if all succeeded."""
+    """Return when the jobs have ended: 0 only if all succeeded, 124 if the timeout was over first."""
     with terminal.connect(url) as client:
         ids = list(dict.fromkeys(job.id for ref in refs for job in follow.resolve(client, ref)))
         jobs = terminal.wait_for(client, ids, live=follow_jobs and not as_json, timeout_s=timeout_s)
     if as_json:
         terminal.print_json(jobs)
+    going = [job.name for job in jobs if not job.state.is_terminal]
+    if going:
+        terminal.fail(
+            f"gave up after {timeout_s:g} s, the jobs go on: {', '.join(going)}; to wait again: "
+            f"prunus wait {' '.join(refs)}",
+            terminal.EXIT_GAVE_UP,
+        )
     terminal.exit_by(jobs)
 
 
@@ -242,6 +258,7 @@ def fetch_artifact(
     url: Url = None,
 ) -> None:
     """Download a model and its masks, verified; a repeat continues where a cut one stopped."""
+    source = fetch.full_source(source)
     with terminal.connect(url) as client, render.byte_progress(Console(stderr=True)) as progress:
         fetched = fetch.fetch(client, source, dest, masks_only=masks_only, progress=progress)
     if as_json:

@@ -21,7 +21,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from configs import Campaign, __version__
-from service.errors import ServerFault, Unreachable, error_for_status
+from service.errors import Refused, ServerFault, Unreachable, error_for_status
 from service.wire import ArtifactView, CampaignView, JobDetail, JobState, JobView, Problem, ServerInfo, Submission
 
 NEXT_OFFSET = "prunus-next-offset"
@@ -58,6 +58,9 @@ class Client:
         token: Bearer token, where the server asks for one.
         timeout_s: Longest wait for one answer, in seconds.
         transport: For tests: anything httpx takes instead of the network.
+
+    Raises:
+        Refused: The address or the token cannot be used.
     """
 
     def __init__(
@@ -68,8 +71,10 @@ class Client:
         timeout_s: float = 60.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
+        _check_url(url)
         headers = {"user-agent": f"prunus/{__version__}"}
         if token:
+            _check_token(token)
             headers["authorization"] = f"Bearer {token}"
         self.url = url.rstrip("/")
         self._http = httpx.Client(
@@ -136,7 +141,8 @@ class Client:
 
         Args:
             ref: The job.
-            rank: Whose log; None for the driver's, which ends with the cause of a failure.
+            rank: Whose log; None for rank 0's (the driver's, where an attempt ended before any rank wrote), -1 for the
+                driver's, which ends with the cause of a failure.
             attempt: 1 for the first; None for the newest.
             offset: Bytes to skip; give ``next_offset`` of the last chunk to follow.
         """
@@ -215,7 +221,7 @@ class Client:
         try:
             yield
         except httpx.InvalidURL as error:
-            raise Unreachable(f"{self.url!r} is not an address: {error}; write http://HOST:PORT") from error
+            raise Refused(f"this cannot be asked of {self.url}: {error}; shorten the name") from error
         except httpx.HTTPError as error:
             cause = str(error) or type(error).__name__
             raise Unreachable(
@@ -223,8 +229,37 @@ class Client:
             ) from error
 
 
+def _check_url(url: str) -> None:
+    try:
+        parsed = httpx.URL(url)
+        why = "" if parsed.scheme in {"http", "https"} and parsed.host else "scheme or host is missing"
+        if parsed.port is not None and not 0 < parsed.port < 65536:
+            why = f"there is no port {parsed.port}"
+    except (httpx.InvalidURL, ValueError) as error:
+        why = str(error)
+    if why:
+        raise Refused(f"the server's address {url!r} cannot be used: {why}; write --url (PRUNUS_URL) http://HOST:PORT")
+
+
+def _check_token(token: str) -> None:
+    """A header carries visible ASCII; the token itself is told to nobody."""
+    for place, character in enumerate(token, start=1):
+        if not "!" <= character <= "~":
+            raise Refused(
+                f"the token (PRUNUS_TOKEN, or its file) has U+{ord(character):04X} at place {place} of {len(token)}; "
+                "only ASCII letters, digits and signs can be sent: give the server another token, without spaces or "
+                "line ends"
+            )
+
+
 def _segment(ref: str) -> str:
-    """One path segment: CAMPAIGN/NAME travels as CAMPAIGN:NAME, so that no route is ambiguous."""
+    """One path segment: CAMPAIGN/NAME travels as CAMPAIGN:NAME, so that no route is ambiguous.
+
+    Raises:
+        Refused: It names nothing.
+    """
+    if not ref.strip("./: "):
+        raise Refused(f"{ref!r} names no job; give a NAME, CAMPAIGN/NAME or id, as `prunus list` shows them")
     return quote(ref.replace("/", ":"), safe=":")
 
 

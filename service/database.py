@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, Engine, create_engine, event, make_url, text
+from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url, text
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from service.errors import StoreError, StoreLocked
@@ -52,7 +52,7 @@ class Database:
                 self.engine: Engine = create_engine(parsed, connect_args={"timeout": 30.0})
                 _tune_sqlite(self.engine)
             else:
-                self.engine = create_engine(parsed, pool_pre_ping=True)
+                self.engine = _postgres_engine(parsed)
                 self._lock_postgres()
             self._upgrade()
         except SQLAlchemyError as error:
@@ -105,6 +105,16 @@ class Database:
         with self.engine.connect().execution_options(**{WRITES: True}) as connection, connection.begin():
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+
+def _postgres_engine(url: URL) -> Engine:
+    try:
+        return create_engine(url, pool_pre_ping=True)
+    except ImportError as error:
+        raise StoreError(
+            f"the store {url.render_as_string(hide_password=True)} needs the package {error.name}, which is not "
+            "installed here; pip install 'prunus[postgres]'"
+        ) from error
 
 
 def _tune_sqlite(engine: Engine) -> None:

@@ -81,6 +81,7 @@ def up(home: Path, options: UpOptions | None = None, say: Say = lambda _: None) 
 
     Raises:
         StartFailed: A package is missing, other options are in use, or a part did not come up.
+        Refused: The server would be open to others without a token, or ranks elsewhere could not reach MLflow.
     """
     home = home.expanduser().resolve()
     with _locked(home):
@@ -88,14 +89,18 @@ def up(home: Path, options: UpOptions | None = None, say: Say = lambda _: None) 
         healthy = _healthy_parts(home, before)
         chosen = options or (before.options if before else UpOptions())
         if before and healthy and chosen != before.options:
-            raise StartFailed(f"{home} is up with other options ({before.options}); run `prunus down` first")
+            differ = parts.differences(before.options, chosen)
+            raise StartFailed(f"{home} is up with other options: {differ}; run `prunus down` first")
         wanted = parts.wanted(chosen)
         missing = [name for name in wanted if name not in healthy]
         if before and not missing:
             say(f"already up: {before.server_url}")
             return before
+        settings = Settings.load(home=home)
+        host = before.host if before and healthy else chosen.host or settings.host
+        parts.check_reach(chosen, host, has_token=settings.bearer_token is not None)
         parts.check_packages(missing)
-        state = _plan(home, chosen, before, healthy)
+        state = _plan(home, chosen, host, before, healthy)
         for name in missing:
             _end_part(state, name)
         return _start(home, state, missing, say)
@@ -130,7 +135,7 @@ def down(home: Path, say: Say = lambda _: None) -> bool:
         return ran
 
 
-def _plan(home: Path, options: UpOptions, before: UpState | None, healthy: dict[str, Part]) -> UpState:
+def _plan(home: Path, options: UpOptions, host: str, before: UpState | None, healthy: dict[str, Part]) -> UpState:
     """Choose ports and addresses; parts that are kept, or come back after a crash, keep theirs."""
     if before and healthy:
         return before.model_copy(update={"parts": dict(healthy), "version": __version__})
@@ -145,7 +150,8 @@ def _plan(home: Path, options: UpOptions, before: UpState | None, healthy: dict[
         options=options,
         ray_url=options.ray_address or f"http://{LOOPBACK}:{ports.dashboard}",
         mlflow_url=options.mlflow_uri or f"http://{LOOPBACK}:{mlflow_port}",
-        server_url=f"http://{LOOPBACK}:{server_port}",
+        server_url=parts.local_url(host, server_port),
+        host=host,
         num_cpus=_num_cpus(options) if local_ray else None,
         ray_ports=(ports.dashboard, ports.gcs, ports.client, ports.agent) if local_ray else None,
         ray_temp_dir=str(prepare_temp_dir(home, old_temp)) if local_ray else None,

@@ -5,10 +5,13 @@ told everything by PRUNUS_* variables. Starts and ends nothing by itself: that i
 """
 
 import os
+import re
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import httpx
 from pydantic import Field
@@ -25,7 +28,7 @@ from cluster.embedded_ray import (
 from cluster.errors import ClusterError
 from configs import __version__
 from configs.base import Record
-from service.errors import StartFailed
+from service.errors import Refused, StartFailed
 from service.processes import ProcessId, start_detached
 
 MARKER = "PRUNUS_CLUSTER"
@@ -45,6 +48,8 @@ class UpOptions(Record):
     """SQLAlchemy URL of our database; None: SQLite in the home."""
     num_cpus: int | None = Field(default=None, ge=1)
     """CPUs that the local Ray hands out; None: PRUNUS_CPUS, else all cores."""
+    host: str | None = None
+    """Address that the server listens on; None: PRUNUS_HOST, else loopback."""
 
 
 class Part(Record):
@@ -65,6 +70,9 @@ class UpState(Record):
     ray_url: str
     mlflow_url: str
     server_url: str
+    """As this machine reaches it."""
+    host: str = LOOPBACK
+    """Address that the server listens on."""
     num_cpus: int | None = None
     """CPUs of the local Ray; None with an external one."""
     ray_ports: tuple[int, int, int, int] | None = None
@@ -81,6 +89,58 @@ def wanted(options: UpOptions) -> list[PartName]:
     if options.mlflow_uri is None:
         parts.append("mlflow")
     return parts
+
+
+def check_reach(options: UpOptions, host: str, *, has_token: bool) -> None:
+    """Refuse a server that anybody could use, and ranks elsewhere that would look for MLflow on their own machine.
+
+    Args:
+        host: Address that the server will listen on.
+        has_token: The server will ask for a token.
+
+    Raises:
+        Refused: With what to give.
+    """
+    if not is_loopback(host) and not has_token:
+        raise Refused(
+            f"PRUNUS_HOST is {host}: others could run code through a server that asks for no token; set PRUNUS_TOKEN "
+            "or PRUNUS_TOKEN_FILE (openssl rand -hex 32 > api-token), or leave PRUNUS_HOST unset"
+        )
+    if options.ray_address is None or is_loopback(urlsplit(options.ray_address).hostname or ""):
+        return
+    mlflow = options.mlflow_uri
+    if mlflow is None or is_loopback(urlsplit(mlflow).hostname or ""):
+        what = f"--mlflow-uri is {masked(mlflow)}" if mlflow else f"MLflow would be started here, on {LOOPBACK}"
+        raise Refused(
+            f"--ray-address {masked(options.ray_address)} is another machine, and {what}, which its ranks would look "
+            "for on their own; give --mlflow-uri (PRUNUS_MLFLOW_URI) of a server that they reach"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that name or address."""
+    try:
+        return host == "localhost" or ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def local_url(host: str, port: int) -> str:
+    """Where this machine reaches a server that listens on ``host``."""
+    reached = {"0.0.0.0": LOOPBACK, "::": "::1"}.get(host, host)  # noqa: S104 - compared with, not listened on
+    return f"http://[{reached}]:{port}" if ":" in reached else f"http://{reached}:{port}"
+
+
+def differences(before: UpOptions, now: UpOptions) -> str:
+    """Name the options that differ, both values, no passwords."""
+    pairs = [(name, getattr(before, name), getattr(now, name)) for name in UpOptions.model_fields]
+    return ", ".join(f"{name} is {masked(old)}, now {masked(new)}" for name, old, new in pairs if old != new)
+
+
+def masked(value: object) -> str:
+    """A value without the password of a URL; None as a word."""
+    text = re.sub(r"(://[^:/@\s]*):\S*@", r"\1:***@", "not given" if value is None else str(value))
+    return re.sub(r"(?i)(password=)[^&\s]*", r"\1***", text)
 
 
 def check_packages(missing: list[PartName]) -> None:
@@ -163,7 +223,7 @@ def _mlflow(home: Path, url: str) -> tuple[list[str], dict[str, str]]:
 def _server(home: Path, state: UpState) -> tuple[list[str], dict[str, str]]:
     extra = {
         "PRUNUS_HOME": str(home),
-        "PRUNUS_HOST": LOOPBACK,
+        "PRUNUS_HOST": state.host,
         "PRUNUS_PORT": state.server_url.rsplit(":", 1)[1],
         "PRUNUS_RAY_ADDRESS": state.ray_url,
         "PRUNUS_MLFLOW_URI": state.mlflow_url,
@@ -173,6 +233,8 @@ def _server(home: Path, state: UpState) -> tuple[list[str], dict[str, str]]:
         extra["PRUNUS_RAY_TOKEN_FILE"] = str(home / "ray-token")
     if state.options.store:
         extra["PRUNUS_STORE"] = state.options.store
+    if path := os.environ.get("PRUNUS_TOKEN_FILE"):  # The server runs in the home, not in this directory.
+        extra["PRUNUS_TOKEN_FILE"] = str(Path(path).expanduser().resolve())
     return [sys.executable, "-m", "service.server"], extra
 
 

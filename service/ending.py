@@ -16,6 +16,8 @@ def explain_end(verdict: Verdict, left: Left, driver_log: str) -> str:
         return own.message if own else verdict.why
     if verdict.reason is StopReason.TIMEOUT:
         return f"it ran longer than its timeout_s and was stopped; raise timeout_s ({verdict.why})"
+    if verdict.reason is StopReason.PREEMPTED:
+        return f"{verdict.why}; {own.message}" if own and own.message else verdict.why
     if own is not None and own.message:
         return own.message
     if left.first_error is not None:

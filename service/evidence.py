@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,9 @@ MAX_RECORD_BYTES = 1 << 20
 MAX_CHUNK_BYTES = 1 << 20
 DRIVER_LOG = "driver.log"
 """End of the driver's output, kept by the scheduler when an attempt ends: Ray forgets it with its head."""
+_KEPT_BYTES = 65_536
+_CUT = re.compile(rb"\[prunus: the first (\d{1,15}) bytes are not kept\]\n")
+"""First line of a kept log that lacks its beginning."""
 Kind = TypeVar("Kind", bound=Record)
 
 
@@ -88,6 +92,26 @@ def read_log(path: Path, offset: int, *, ended: bool) -> tuple[bytes, int, bool]
         file.seek(min(offset, size))
         data = file.read(MAX_CHUNK_BYTES)
     return cut_log(data, min(offset, size), at_end=offset + len(data) >= size, ended=ended)
+
+
+def driver_log_tail(text: str) -> str:
+    """The end of the driver's output that is kept, with a first line that counts what is not."""
+    data = text.encode()
+    tail = data[-_KEPT_BYTES:].decode(errors="ignore")  # May begin inside a character.
+    dropped = len(data) - len(tail.encode())
+    return f"[prunus: the first {dropped} bytes are not kept]\n{tail}" if dropped else text
+
+
+def read_kept_driver_log(path: Path, offset: int) -> tuple[bytes, int, bool]:
+    """As ``read_log`` of an ended attempt, ``offset`` and the next one counted in the whole output, so that a reader
+    who followed it live goes on where it was."""
+    cut = _CUT.match(read_log(path, 0, ended=True)[0])
+    if cut is None:
+        return read_log(path, offset, ended=True)
+    dropped = int(cut[1])
+    shift = dropped - cut.end()
+    data, position, finished = read_log(path, offset - shift if offset >= dropped else 0, ended=True)
+    return data, position + shift, finished
 
 
 def cut_log(data: bytes, offset: int, *, at_end: bool, ended: bool) -> tuple[bytes, int, bool]:

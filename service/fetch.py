@@ -84,11 +84,11 @@ def fetch(
 
     Raises:
         NotFound: No such source, or it has no masks.
-        Refused: ``dest`` holds other files, or the disk is full.
+        Refused: ``source`` has none of these forms, ``dest`` holds other files, or the disk is full.
         Damaged: A path leads out of ``dest``, two files have one path, or bytes differ from the manifest.
         Unreachable: The server stayed away.
     """
-    source = source if ":" in source else f"job:{source}"
+    source = full_source(source)
     view = client.artifacts(source)
     pinned = f"job:{view.job_id}"  # A name may mean a newer job before the last file is here.
     manifest = _source_manifest(client, view, pinned)
@@ -122,6 +122,19 @@ def fetch(
         total_bytes=total,
         downloaded_bytes=downloaded,
     )
+
+
+def full_source(source: str) -> str:
+    """Complete a bare NAME to ``job:NAME``, and refuse what is no artifact of a server.
+
+    Raises:
+        Refused: With the forms that there are.
+    """
+    is_path = source.startswith((".", "/", "~"))
+    if not source.strip() or is_path or (":" in source and not source.startswith(("job:", "models:/"))):
+        what = "is a path" if is_path else "names no artifact"
+        raise Refused(f"the source {source!r} {what}; write job:NAME, job:CAMPAIGN/NAME, job:ID or models:/NAME@ALIAS")
+    return source if ":" in source else f"job:{source}"
 
 
 def plan(files: Sequence[FileView], *, masks_only: bool = False) -> list[_Item]:

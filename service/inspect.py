@@ -12,7 +12,7 @@ from typing import Any
 
 from configs.artifacts import MANIFEST, safe_relative, verify
 from configs.errors import ConfigError
-from service.errors import Damaged, NotFound
+from service.errors import Damaged, NotFound, Refused
 from service.report import Layer, Report, total
 from service.weights import TensorInfo, WeightFile, count_set_bits, count_zeros, last_byte, open_weights
 
@@ -32,6 +32,7 @@ def inspect(path: Path) -> Report:
 
     Raises:
         NotFound: There is nothing to count.
+        Refused: A file of another kind.
         Damaged: A file differs from its manifest, is cut short, or disagrees with ``sparsity.json``.
     """
     if not path.exists():
@@ -45,6 +46,8 @@ def inspect(path: Path) -> Report:
 
 def _find(path: Path) -> tuple[list[WeightFile], Path]:
     """Open the files that ``path`` stands for, and name the directory they lie in."""
+    if path.is_file() and path.suffix != ".safetensors":
+        raise Refused(f"{path} holds no weights: name a .safetensors file or a directory")
     if path.is_file():
         return [open_weights(path)], path.parent
     for directory in (path, path / "model"):

@@ -7,7 +7,7 @@ from cluster.errors import ClusterError
 from cluster.executor import Executor
 from configs.artifacts import JobDirectory
 from service.errors import NotFound, Unreachable
-from service.evidence import DRIVER_LOG, MAX_CHUNK_BYTES, cut_log, read_log
+from service.evidence import DRIVER_LOG, MAX_CHUNK_BYTES, cut_log, read_kept_driver_log, read_log
 from service.records import AttemptRow, JobRow
 from service.settings import Settings
 from service.store import Store
@@ -52,7 +52,7 @@ class JobLogs:
         if rank != DRIVER:
             return read_log(path, offset, ended=ended)
         if ended:
-            return read_log(directory.attempt(attempt.number) / DRIVER_LOG, offset, ended=True)
+            return read_kept_driver_log(directory.attempt(attempt.number) / DRIVER_LOG, offset)
         return self._live_driver(attempt, offset)
 
     def _attempt(self, job: JobRow, number: int | None) -> AttemptRow | None:

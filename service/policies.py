@@ -32,6 +32,13 @@ class Parent:
     state: JobState
 
 
+def all_parents(ids: Sequence[str], found: Mapping[str, Parent]) -> list[Parent]:
+    """Parents in order. One that the store cannot read is left out of ``found`` and counts as failed: nothing can start
+    from it.
+    """
+    return [found.get(job_id) or Parent(f"{job_id}, which cannot be read,", JobState.FAILED) for job_id in ids]
+
+
 @dataclass(frozen=True)
 class Unblock:
     """What to do with a BLOCKED job."""
@@ -118,8 +125,10 @@ def judge(evidence: Evidence) -> Verdict:
     """Weigh the evidence: the outcome, then the heartbeat, then Ray after three agreeing reads."""
     if has_own_outcome(evidence):
         assert evidence.outcome is not None
-        reason = _with_stop(evidence.outcome.reason, evidence.stop_reason)
-        return Verdict(True, reason, f"outcome.json says {evidence.outcome.reason}", outcome=evidence.outcome)
+        said = evidence.outcome.reason
+        reason = _with_stop(said, evidence.stop_reason)
+        why = f"outcome.json says {said}{_unasked(said, reason)}"
+        return Verdict(True, reason, why, outcome=evidence.outcome)
     if evidence.ray is None:
         return Verdict(
             False, None, "Ray does not answer: nothing is concluded", evidence.last_status, evidence.num_reads
@@ -135,8 +144,9 @@ def judge(evidence: Evidence) -> Verdict:
     if reads < NUM_AGREEING_READS:
         return Verdict(False, None, f"Ray says {status}: read {reads} of {NUM_AGREEING_READS}", status, reads)
     reason, what = _end_by_ray(evidence, status)
-    why = f"no outcome.json, {reads} reads agree: {what}"
-    return Verdict(True, _with_stop(reason, evidence.stop_reason), why, status, reads)
+    ended = _with_stop(reason, evidence.stop_reason)
+    why = f"no outcome.json, {reads} reads agree: {what}{_unasked(reason, ended)}"
+    return Verdict(True, ended, why, status, reads)
 
 
 def has_own_outcome(evidence: Evidence) -> bool:
@@ -178,5 +188,16 @@ def _end_by_ray(evidence: Evidence, status: str) -> tuple[StopReason, str]:
 
 
 def _with_stop(reason: StopReason, stop_reason: StopReason | None) -> StopReason:
-    """What follows from our own stop is not the job's failure; a success that came first stays one."""
-    return reason if stop_reason is None or reason is StopReason.SUCCEEDED else stop_reason
+    """What follows from our own stop is not the job's failure; a success that came first stays one. An attempt that
+    was told to stop, but not by us, is no user's cancel: it was taken from us."""
+    if stop_reason is None:
+        return StopReason.PREEMPTED if reason is StopReason.CANCELLED else reason
+    return reason if reason is StopReason.SUCCEEDED else stop_reason
+
+
+def _unasked(said: StopReason, ended: StopReason) -> str:
+    if said is not StopReason.CANCELLED or ended is not StopReason.PREEMPTED:
+        return ""
+    return (
+        ", but nobody asked prunus for it: stopped from outside (`ray job stop`, a signal, or its node was taken away)"
+    )

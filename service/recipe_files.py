@@ -93,6 +93,24 @@ def check_local_files(campaign: Campaign, file: str) -> None:
         raise unique[0] if len(unique) == 1 else RecipeErrors(unique)
 
 
+def unchecked(campaign: Campaign) -> list[str]:
+    """Name what only the server, the cluster or the hub can tell: references that lead out of the file, and room."""
+    inside = {job.name for job in campaign.jobs}
+    what = {
+        "job": "an earlier job",
+        "registry": "in the model registry",
+        "directory": "a directory",
+        "hub": "on the hub",
+    }
+    found = [
+        f"{reference} ({what[kind]})"
+        for job in campaign.jobs
+        for reference in job.sources.values()
+        if (kind := source_kind(reference)) != "job" or reference.removeprefix("job:") not in inside
+    ]
+    return [*dict.fromkeys(found), "the data", "whether the cluster has room"]
+
+
 def _missing(job: JobSpec, file: str) -> Iterator[ConfigError]:
     for split in ("train", "eval"):
         source: DataSource | None = getattr(job.task.data, split, None)

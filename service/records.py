@@ -125,7 +125,11 @@ def _base32(number: int) -> str:
 
 
 def job_row(row: Mapping[Any, Any]) -> JobRow:
-    """Read one row of the table of jobs."""
+    """Read one row of the table of jobs. Keys of its spec that this release does not know are dropped.
+
+    Raises:
+        ValueError: Another release wrote what cannot be read here, or the row is damaged.
+    """
     return JobRow(
         seq=row["seq"],
         id=row["id"],
@@ -133,7 +137,7 @@ def job_row(row: Mapping[Any, Any]) -> JobRow:
         name=row["name"],
         state=JobState(row["state"]),
         why=row["why"],
-        spec=JobSpec.model_validate_json(row["spec"]),
+        spec=JobSpec.model_validate_json(row["spec"], extra="ignore"),
         parents=tuple(json.loads(row["parents"])),
         references=json.loads(row["job_references"]),
         created_at=row["created_at"],

@@ -24,7 +24,7 @@ from configs.artifacts import JobDirectory, write_atomic
 from service import policies
 from service.ending import explain_end, summarize_end
 from service.errors import NotFound, Refused, StaleTransition, StoreError, Unreachable
-from service.evidence import DRIVER_LOG, Left, read_attempt
+from service.evidence import DRIVER_LOG, Left, driver_log_tail, read_attempt
 from service.gangs import Admission, Gang, Held, admit
 from service.records import AttemptRow, JobRow
 from service.settings import Settings
@@ -248,7 +248,7 @@ class Scheduler:
         try:
             text = self._executor.driver_log(attempt.id)
             path = JobDirectory(self._settings.job_directory(job.id)).attempt(attempt.number) / DRIVER_LOG
-            write_atomic(path, text)
+            write_atomic(path, driver_log_tail(text))
         except (ClusterError, OSError) as error:
             log.info("attempt=%s the driver's log could not be kept: %s", attempt.id, error)
             return ""
@@ -264,9 +264,8 @@ class Scheduler:
     # ---- unblock
 
     def _unblock(self, job: JobRow) -> None:
-        rows = {row.id: row for row in self._store.jobs(ids=job.parents)}
-        parents = [policies.Parent(rows[parent].name, rows[parent].state) for parent in job.parents]
-        decision = policies.unblock(parents)
+        found = {row.id: policies.Parent(row.name, row.state) for row in self._store.jobs(ids=job.parents)}
+        decision = policies.unblock(policies.all_parents(job.parents, found))
         if decision.action == "queue":
             self._store.transition(job, JobState.QUEUED, decision.reason)
         elif decision.action == "skip":

@@ -147,3 +147,5 @@ def _read_secret(path: Path | None, name: str) -> str | None:
         return path.expanduser().read_text(encoding="utf-8").strip() or None
     except OSError as error:
         raise Refused(f"{name} {path} cannot be read: {error.strerror}; name a readable file or unset it") from error
+    except UnicodeDecodeError as error:
+        raise Refused(f"{name} {path} is not text; write the token into it again, or unset it") from error

@@ -1,8 +1,10 @@
 """The read side of the store: every question about jobs, attempts, campaigns and decisions. Writes nothing."""
 
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -13,6 +15,8 @@ from service.records import AttemptRow, CampaignRow, EventRow, JobRow, attempt_r
 from service.states import ACTIVE
 from service.tables import attempts, campaigns, events, idempotency, jobs
 from service.wire import JobState
+
+log = logging.getLogger(__name__)
 
 
 class StoreReader:
@@ -26,6 +30,8 @@ class StoreReader:
     def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
         self._database = database
         self._clock = clock
+        self._told: set[str] = set()
+        """Jobs of which the log says that they cannot be read."""
 
     def close(self) -> None:
         """Give the database back."""
@@ -55,8 +61,18 @@ class StoreReader:
         with self._read() as connection:
             found = connection.execute(query).mappings().first()
         if found is None:
-            raise NotFound(f"no job {ref!r}; `prunus list` shows them")
-        return job_row(found)
+            raise NotFound(f"no job {ref!r}; {self._hint(ref)}")
+        return _readable_job(found)
+
+    def _hint(self, ref: str) -> str:
+        """What to do about a job that is not there: perhaps a campaign was meant."""
+        try:
+            campaign = self.find_campaign(ref)
+        except NotFound:
+            return "`prunus list` shows them"
+        names = [job.name for job in self.jobs(campaign_id=campaign.id, limit=1)]
+        example = f", such as {ref}/{names[0]}" if names else ""
+        return f"that is a campaign: name one of its jobs{example}; `prunus list --campaign {ref}` shows them"
 
     def newest_job(self, name: str, states: Iterable[JobState]) -> JobRow | None:
         """Newest job with this name or id in one of the states."""
@@ -68,7 +84,7 @@ class StoreReader:
         )
         with self._read() as connection:
             found = connection.execute(query).mappings().first()
-        return None if found is None else job_row(found)
+        return None if found is None else _readable_job(found)
 
     def find_campaign(self, ref: str) -> CampaignRow:
         """Return a campaign by its id or its name (the newest).
@@ -114,7 +130,7 @@ class StoreReader:
         if limit is not None:
             query = query.limit(limit)
         with self._read() as connection:
-            return [job_row(row) for row in connection.execute(query).mappings()]
+            return self._readable(connection.execute(query).mappings())
 
     def unpublished(self, limit: int, before: int | None = None) -> list[JobRow]:
         """Ended jobs that had an attempt and whose run is not known to be complete in MLflow, the newest first.
@@ -132,7 +148,7 @@ class StoreReader:
         if before is not None:
             query = query.where(jobs.c.seq < before)
         with self._read() as connection:
-            return [job_row(row) for row in connection.execute(query).mappings()]
+            return self._readable(connection.execute(query).mappings())
 
     def attempts(self, job_ids: Iterable[str]) -> dict[str, list[AttemptRow]]:
         """Attempts of jobs, oldest first, by job id."""
@@ -151,8 +167,8 @@ class StoreReader:
             query = select(attempts).where(attempts.c.state.in_(alive)).order_by(attempts.c.token)
             rows = [attempt_row(row) for row in connection.execute(query).mappings()]
             found = connection.execute(select(jobs).where(jobs.c.id.in_({row.job_id for row in rows}))).mappings()
-            by_id = {row["id"]: job_row(row) for row in found}
-        return [(by_id[row.job_id], row) for row in rows]
+            by_id = {job.id: job for job in self._readable(found)}
+        return [(by_id[row.job_id], row) for row in rows if row.job_id in by_id]
 
     def events(self, job_id: str) -> list[EventRow]:
         """The decisions about one job, oldest first."""
@@ -178,7 +194,19 @@ class StoreReader:
         found = connection.execute(query.with_for_update() if lock else query).mappings().first()
         if found is None:
             raise NotFound(f"no job {job_id!r}; `prunus list` shows them")
-        return job_row(found)
+        return _readable_job(found)
+
+    def _readable(self, rows: Iterable[Mapping[Any, Any]]) -> list[JobRow]:
+        """Leave out, and tell once, what cannot be read: one bad row must not hide or hold up all other jobs."""
+        found = []
+        for row in rows:
+            try:
+                found.append(_readable_job(row))
+            except NotFound as error:
+                if row["id"] not in self._told:
+                    log.error("job=%s left out: %s", row["id"], error)
+                    self._told.add(row["id"])
+        return found
 
     @contextmanager
     def _read(self) -> Iterator[Connection]:
@@ -195,3 +223,13 @@ class StoreReader:
             raise StoreError(
                 f"the store {self._database.name} failed: {error.orig}; is its disk full or away?"
             ) from error
+
+
+def _readable_job(row: Mapping[Any, Any]) -> JobRow:
+    try:
+        return job_row(row)
+    except ValueError as error:
+        raise NotFound(
+            f"job {row['name']} ({row['id']}, {row['state']}) is stored, but cannot be read; another release of prunus "
+            f"may have written it: use that one, or submit the job again ({error})"
+        ) from error

@@ -19,19 +19,22 @@ from cluster.errors import ClusterError
 from configs import ConfigError
 from service import embedded, follow, render
 from service.client import Client
+from service.embedded_parts import UpOptions
 from service.errors import Damaged, NotFound, Refused, ServerFault, ServiceError, Unreachable
 from service.settings import Settings
 from service.wire import CampaignView, JobState, JobView
 
 EXIT_NOT_SUCCEEDED = 1
 EXIT_USAGE = 2
+EXIT_GAVE_UP = 124
 EXIT_INTERRUPTED = 130
 
 EPILOG = (
     f"Exit codes: 0 ok; {EXIT_NOT_SUCCEEDED} a job did not succeed (wait, submit --wait); {EXIT_USAGE} wrong usage or "
     f"recipe; {Unreachable.exit_code} server unreachable; {NotFound.exit_code} not found; {Refused.exit_code} refused; "
     f"{ServerFault.exit_code} fault of the server or of its start; {Damaged.exit_code} verification failed; "
-    f"{EXIT_INTERRUPTED} Ctrl-C.  Environment: PRUNUS_URL, PRUNUS_TOKEN, PRUNUS_HOME (default ~/.prunus), PRUNUS_CPUS."
+    f"{EXIT_GAVE_UP} gave up waiting (wait --timeout), the jobs go on; {EXIT_INTERRUPTED} Ctrl-C.  "
+    "Environment: PRUNUS_URL, PRUNUS_TOKEN, PRUNUS_HOME (default ~/.prunus), PRUNUS_CPUS."
 )
 
 
@@ -68,8 +71,21 @@ def connect(url: str | None, *, repair: bool = False) -> Client:
         if address is None:
             if embedded.running_url(home) is None:
                 note(f"no server is configured (PRUNUS_URL, --url): using the one in {home}, which `prunus down` ends")
-            address = embedded.up(home, None, note).server_url
+            options = up_options(settings) if embedded.running_url(home) is None else None
+            address = embedded.up(home, options, note).server_url
     return Client(address, settings.bearer_token)
+
+
+def up_options(settings: Settings) -> UpOptions | None:
+    """What PRUNUS_* variables bring instead of the embedded parts, as `prunus up` reads them; None: nothing."""
+    own_store = Settings.load({}, home=settings.home).store
+    options = UpOptions(
+        ray_address=settings.ray_address if "ray_address" in settings.model_fields_set else None,
+        mlflow_uri=settings.mlflow_uri,
+        store=settings.store if settings.store != own_store else None,
+        host=settings.host if "host" in settings.model_fields_set else None,
+    )
+    return options if options != UpOptions() else None
 
 
 def wait_for(client: Client, ids: list[str], *, live: bool, timeout_s: float | None = None) -> list[JobView]:

@@ -75,7 +75,8 @@ def open_weights(path: Path) -> WeightFile:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             if length > min(_MAX_HEADER_BYTES, file_size - 8):
-                raise ValueError(f"its header claims {length:,} bytes of {file_size:,}")
+                # Of another kind of file the length is any number: not told.
+                raise ValueError("it does not begin with a header of that format, or is cut short inside it")
             header = json.loads(file.read(length))
         metadata = {str(key): str(value) for key, value in header.pop("__metadata__", {}).items()}
         tensors = {name: _tensor(name, entry, 8 + length, file_size) for name, entry in header.items()}

@@ -1,8 +1,12 @@
 """The distribution: every package and data file is in it, the light install is light, pins are exact."""
 
 import re
+import shutil
+import subprocess
 import tomllib
 from pathlib import Path
+
+import pytest
 
 import configs
 
@@ -55,3 +59,17 @@ def test_the_licence_is_apache_2() -> None:
     assert "Apache License" in text
     assert "Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("code", [0, 5])
+def test_make_clean_ends_what_runs_before_its_records_go(tmp_path: Path, code: int) -> None:
+    (tmp_path / ".prunus").mkdir()
+    command = tmp_path / ".venv/bin/prunus"
+    command.parent.mkdir(parents=True)
+    command.write_text(f'#!/bin/sh\ntest -d .prunus && echo "$@" > told\nexit {code}\n')
+    command.chmod(0o755)
+    for _ in range(2):  # The second time there is neither .venv nor .prunus.
+        subprocess.run(["make", "-f", ROOT / "Makefile", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "told").read_text() == "down --home .prunus\n"
+    assert not (tmp_path / ".prunus").exists() and not (tmp_path / ".venv").exists()

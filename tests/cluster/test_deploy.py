@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 import configs
+from service import policies
+from service.guards import _OPEN_PATHS
 from service.settings import DEFAULT_PORT, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -287,3 +289,22 @@ def test_everything_but_ray_has_probes_and_one_scheduler_runs() -> None:
             assert "readinessProbe" in container and "livenessProbe" in container
     server = named("Deployment", "prunus-server")["spec"]
     assert (server["replicas"], server["strategy"]["type"]) == (1, "Recreate")
+
+
+def test_the_servers_probes_ask_routes_that_answer_without_a_token() -> None:
+    server = named("Deployment", "prunus-server")["spec"]["template"]["spec"]["containers"][0]
+    paths = {kind: server[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "readiness", "liveness")}
+    assert paths == {"startup": "/healthz", "readiness": "/readyz", "liveness": "/healthz"}
+    assert set(paths.values()) <= _OPEN_PATHS
+
+
+def test_the_worker_groups_are_fixed_for_only_live_nodes_count() -> None:
+    assert RAY["spec"]["enableInTreeAutoscaling"] is False
+    assert "autoscalerOptions" not in RAY["spec"]
+    for group in RAY["spec"]["workerGroupSpecs"]:
+        assert 1 <= group["replicas"] == group["minReplicas"] == group["maxReplicas"], group["groupName"]
+
+
+def test_the_readme_promises_no_retry_while_there_is_none() -> None:
+    assert set(policies.RETRY_BUDGETS.values()) == {0}, "say in cluster/deploy/README.md what is started again"
+    assert "Nothing is started again by itself" in (DEPLOY / "README.md").read_text()

@@ -85,6 +85,12 @@ def test_an_id_that_ray_knows_is_adopted(dashboard: Dashboard, tmp_path: Path) -
     assert len(dashboard.requests) == 1
 
 
+def test_the_drivers_output_is_whole() -> None:
+    text = "line\n" * 100_000
+    ray = RayJobs("http://ray:8265", transport=httpx.MockTransport(lambda _: httpx.Response(200, json={"logs": text})))
+    assert ray.driver_log("j-1-a1") == text
+
+
 @pytest.mark.parametrize(("status", "error"), [(500, ClusterUnreachable), (401, ClusterRefused), (400, ClusterRefused)])
 def test_other_errors_are_told_apart(dashboard: Dashboard, tmp_path: Path, status: int, error: type[Exception]) -> None:
     dashboard.answer = httpx.Response(status, text="no")

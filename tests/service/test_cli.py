@@ -23,6 +23,7 @@ from service import embedded, follow, recipe_files
 from service.app import Parts, create_app
 from service.cli import app
 from service.client import Client
+from service.embedded_parts import UpOptions
 from service.errors import Damaged, NotFound, Unreachable
 from service.wire import JobState
 
@@ -96,6 +97,7 @@ def test_help_names_every_command_and_the_exit_codes() -> None:
     for command in commands.split(" "):
         assert f"  {command} " in help_text
     assert "Exit codes: 0 ok; 1 a job did not succeed" in help_text
+    assert "124 gave up waiting" in " ".join(help_text.split())
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -115,6 +117,24 @@ def test_dry_run_prints_the_resolved_jobs_and_needs_no_server(recipe: Path, monk
     lines = result.stdout.splitlines()
     assert lines[1].split()[:4] == ["teacher", "classification", "dense", "org/base"]
     assert "gradual_magnitude 0.9" in lines[2] and lines[2].split()[-1] == "teacher"
+
+
+def test_dry_run_names_what_it_could_not_check(recipe: Path) -> None:
+    recipe.write_text(
+        RECIPE + "    distillation: {teacher: 'job:older'}\n  - {name: third, model: {from: ./dir}}\n"
+        "  - {name: fourth, model: {from: 'models:/m@current'}}\n"
+    )
+    result = CliRunner().invoke(app, ["submit", str(recipe), "--dry-run"])
+    assert result.stderr.splitlines() == [
+        f"not checked: org/base (on the hub), job:older (an earlier job), {recipe.parent}/dir (a directory), "
+        "models:/m@current (in the model registry), the data, whether the cluster has room"
+    ]
+
+
+@pytest.mark.parametrize("option", ["--wait", "--follow"])
+def test_dry_run_has_nothing_to_wait_for(recipe: Path, option: str) -> None:
+    result = CliRunner().invoke(app, ["submit", str(recipe), "--dry-run", option])
+    assert result.exit_code == 2 and "--dry-run queues nothing" in result.stderr
 
 
 def test_dry_run_as_json_with_overrides_and_a_name(recipe: Path) -> None:
@@ -182,11 +202,29 @@ def test_wait_gives_1_when_a_job_did_not_succeed(recipe: Path, run: Run, world: 
     assert reason.startswith("teacher is FAILED:") and "the data has no rows" in reason
 
 
+def test_why_points_to_the_log_whose_end_it_prints(recipe: Path, run: Run, world: World) -> None:
+    world.cluster.automatic = False
+    run("submit", recipe)
+    attempt = world.start("teacher")
+    world.directory("teacher").rank_log(1, 0).write_text("rank 0\n")
+    world.cluster.logs[attempt] = "the driver's words\n"
+    world.cluster.finish(attempt, StopReason.USER_ERROR, message="the data has no rows")
+    world.step()
+    words = run("why", "teacher").stdout
+    command = f"prunus logs {world.job('teacher').id} --driver"
+    assert f"end of the driver's log (`{command}`" in words and words.endswith("the driver's words\n")
+    assert run(*command.split()[1:]).stdout == "the driver's words\n"
+
+
 def test_wait_gives_up_after_its_time(recipe: Path, run: Run, world: World) -> None:
     world.cluster.automatic = False
     run("submit", recipe)
-    assert run("wait", "teacher", "--timeout", "3").exit_code == 1
+    result = run("wait", "teacher", "--timeout", "3", "--json")
+    assert result.exit_code == 124
+    assert "gave up after 3 s, the jobs go on: teacher" in result.stderr
+    assert [job["name"] for job in json.loads(result.stdout)] == ["teacher"]
     assert not world.state("teacher").is_terminal
+    assert run("wait", "teacher", "--timeout", "-1").exit_code == 2
 
 
 def test_follow_without_a_terminal_prints_a_line_per_change(recipe: Path, run: Run) -> None:
@@ -267,6 +305,21 @@ def test_show_and_logs_and_cancel(recipe: Path, run: Run, world: World) -> None:
     assert run("cancel", "demo").stdout.splitlines() == ["teacher: CANCELLING", "student: CANCELLED"]
 
 
+def test_a_campaign_in_place_of_a_job_is_told(recipe: Path, run: Run) -> None:
+    run("submit", recipe)
+    for command in ("show", "why", "logs"):
+        result = run(command, "demo")
+        assert result.exit_code == NotFound.exit_code
+        assert "that is a campaign: name one of its jobs, such as demo/teacher" in result.stderr
+    assert run("show", "demo/teacher").exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["show", "why", "logs", "cancel", "wait"])
+def test_an_empty_reference_is_refused(run: Run, command: str) -> None:
+    result = run(command, "")
+    assert result.exit_code == 2 and "'' names no job" in result.stderr
+
+
 @pytest.mark.parametrize("command", ["show", "why", "logs", "cancel", "wait"])
 def test_an_unknown_job_is_not_found(run: Run, command: str) -> None:
     result = run(command, "absent")
@@ -296,18 +349,23 @@ def test_missing_local_files_are_refused_before_anything_is_queued(recipe: Path,
 def test_without_a_server_the_embedded_default_is_started_and_told(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    started: list[Path] = []
+    started: list[tuple[Path, UpOptions | None]] = []
 
-    def up(home: Path, options: object, say: object) -> SimpleNamespace:
-        started.append(home)
+    def up(home: Path, options: UpOptions | None, say: object) -> SimpleNamespace:
+        started.append((home, options))
         return SimpleNamespace(server_url=url)
 
     url = os.environ["PRUNUS_URL"]
     monkeypatch.delenv("PRUNUS_URL")
     monkeypatch.setattr(embedded, "up", up)
     result = run("list", "--json")
-    assert started == [tmp_path / "home"]
+    assert started == [(tmp_path / "home", None)]
     assert "no server is configured" in result.stderr and json.loads(result.stdout) == []
+    for name, value in (("RAY_ADDRESS", "http://ray:8265"), ("MLFLOW_URI", "http://m:1"), ("STORE", "sqlite:////q.db")):
+        monkeypatch.setenv(f"PRUNUS_{name}", value)
+    run("list")
+    expected = UpOptions(ray_address="http://ray:8265", mlflow_uri="http://m:1", store="sqlite:////q.db")
+    assert started[-1] == (tmp_path / "home", expected)
 
 
 def test_fetch_brings_what_a_job_left_and_inspect_refuses_it_when_damaged(
@@ -321,6 +379,15 @@ def test_fetch_brings_what_a_job_left_and_inspect_refuses_it_when_damaged(
     result = run("inspect", tmp_path / "out")
     assert result.exit_code == Damaged.exit_code and "differs from its manifest" in result.stderr
     assert run("fetch", "job:absent", tmp_path / "other").exit_code == NotFound.exit_code
+
+
+@pytest.mark.parametrize("source", ["./x", "/a/x", "~/x", "s3://bucket/x", "models:x", "", "demo:teacher"])
+def test_fetch_names_the_forms_of_a_source(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PRUNUS_URL", raising=False)
+    monkeypatch.setattr(embedded, "up", None)  # Nothing is started to say so.
+    result = CliRunner().invoke(app, ["fetch", source, str(tmp_path / "out")])
+    assert result.exit_code == 2
+    assert "write job:NAME, job:CAMPAIGN/NAME, job:ID or models:/NAME@ALIAS" in result.stderr
 
 
 def test_wrong_usage_is_2(run: Run) -> None:

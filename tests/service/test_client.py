@@ -9,7 +9,7 @@ import pytest
 from world import make_campaign, make_spec
 
 from service.client import Client, LogChunk
-from service.errors import ServerFault, Unreachable
+from service.errors import Refused, ServerFault, Unreachable
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("fastapi", "sqlalchemy", "alembic", "mlflow", "ray", "torch", "numpy")
@@ -79,3 +79,26 @@ def test_a_gateway_without_its_server_is_unreachable(status: int) -> None:
 
 def test_bytes_that_are_no_text_are_shown_all_the_same() -> None:
     assert LogChunk(b"a\xffb", 3, True).text == "a\ufffdb"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "127.0.0.1:8711", "http://", "ftp://h", "http://h:99999", "http://h:x", ""]
+)
+def test_an_address_that_cannot_be_used_is_refused_at_once(url: str) -> None:
+    with pytest.raises(Refused, match=r"cannot be used: .*; write --url \(PRUNUS_URL\) http://HOST:PORT"):
+        Client(url)
+
+
+@pytest.mark.parametrize("token", ["s3crét", "s3cr\net", "s3cret\n", "s3cr et", "s3cr\x00et"])
+def test_a_token_that_no_header_carries_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(Refused, match=r"the token \(PRUNUS_TOKEN, or its file\) has U\+00") as caught:
+        Client("http://127.0.0.1", token)
+    assert "s3cr" not in str(caught.value)
+
+
+@pytest.mark.parametrize("ref", ["", " ", "/", "..", ":"])
+def test_a_reference_that_names_nothing_is_refused(ref: str) -> None:
+    with Client("http://127.0.0.1", transport=httpx.MockTransport(lambda _: httpx.Response(200))) as client:
+        for ask in (client.job, client.campaign, client.cancel, client.log):
+            with pytest.raises(Refused, match="names no job; give a NAME, CAMPAIGN/NAME or id"):
+                ask(ref)

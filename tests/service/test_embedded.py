@@ -16,7 +16,7 @@ from cluster import embedded_ray
 from cluster.embedded_ray import pick_port
 from service import embedded, embedded_parts, processes
 from service.embedded_parts import MARKER, Part, PartName, UpOptions, UpState
-from service.errors import StartFailed
+from service.errors import Refused, StartFailed
 
 STAND_IN = """
 import http.server, os, signal, subprocess, sys
@@ -58,6 +58,8 @@ def modes(monkeypatch: pytest.MonkeyPatch) -> dict[PartName, str]:
 
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    for name in ("PRUNUS_HOST", "PRUNUS_TOKEN", "PRUNUS_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
     for name in ("PRUNUS_PORT", "PRUNUS_MLFLOW_PORT"):
         monkeypatch.setenv(name, str(pick_port()))
     monkeypatch.setattr(embedded_ray.tempfile, "mkdtemp", lambda prefix: str(tmp_path / prefix))
@@ -186,6 +188,61 @@ def test_existing_ray_and_mlflow_are_used_and_not_started(home: Path) -> None:
     assert environ["PRUNUS_STORE"] == "sqlite://"
     assert environ["PRUNUS_EMBEDDED"] == "false"
     assert embedded.status(home)["ray"] == ("external", "http://ray.example:8265")
+
+
+@pytest.mark.usefixtures("modes")
+def test_what_differs_is_named_without_the_password_of_the_store(home: Path) -> None:
+    embedded.up(home, UpOptions(store="postgresql://u:s3cr@t@h/a?password=s3cret", num_cpus=1))
+    with pytest.raises(StartFailed) as caught:
+        embedded.up(home, UpOptions(store="sqlite:////x.db", num_cpus=1))
+    message = str(caught.value)
+    assert "store is postgresql://u:***@h/a?password=***, now sqlite:////x.db" in message
+    assert "s3cr" not in message and "num_cpus" not in message
+
+
+@pytest.mark.usefixtures("modes")
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "laptop.example"])
+def test_a_server_for_others_needs_a_token(home: Path, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+    monkeypatch.setenv("PRUNUS_HOST", host)
+    with pytest.raises(Refused, match=f"PRUNUS_HOST is {host}: .*set PRUNUS_TOKEN or PRUNUS_TOKEN_FILE"):
+        embedded.up(home)
+    assert embedded.read_state(home) is None
+
+
+@pytest.mark.usefixtures("modes")
+def test_a_server_for_others_listens_where_it_was_told_and_is_reached_on_loopback(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "api-token").write_text("secret")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PRUNUS_TOKEN_FILE", "api-token")
+    monkeypatch.setenv("PRUNUS_HOST", "0.0.0.0")
+    state = embedded.up(home)
+    assert state.server_url.startswith("http://127.0.0.1:")
+    _, environ = embedded_parts._server(home, state)
+    assert environ["PRUNUS_HOST"] == "0.0.0.0"
+    assert environ["PRUNUS_TOKEN_FILE"] == str(tmp_path / "api-token")
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [("127.0.0.1", "http://127.0.0.1:1"), ("::", "http://[::1]:1"), ("192.0.2.7", "http://192.0.2.7:1")],
+)
+def test_where_a_server_is_reached_from_its_own_machine(host: str, url: str) -> None:
+    assert embedded_parts.local_url(host, 1) == url
+
+
+@pytest.mark.parametrize("mlflow", [None, "http://127.0.0.1:5000", "http://localhost:5000"])
+def test_ranks_elsewhere_are_not_sent_to_the_mlflow_of_this_machine(home: Path, mlflow: str | None) -> None:
+    options = UpOptions(ray_address="http://192.0.2.10:8265", mlflow_uri=mlflow)
+    with pytest.raises(Refused, match="give --mlflow-uri"):
+        embedded.up(home, options)
+
+
+@pytest.mark.usefixtures("modes")
+def test_an_existing_ray_on_this_machine_uses_the_mlflow_that_is_started(home: Path) -> None:
+    state = embedded.up(home, UpOptions(ray_address="http://localhost:8265"))
+    assert set(state.parts) == {"server", "mlflow"}
 
 
 def test_a_missing_package_is_told_with_its_remedy(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

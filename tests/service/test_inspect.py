@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from configs.artifacts import Manifest, build_entries, write_atomic
-from service.errors import Damaged, NotFound
+from service.errors import Damaged, NotFound, Refused
 from service.inspect import inspect
 
 QUERY = "bert.encoder.layer.0.attention.self.query.weight"
@@ -161,6 +161,17 @@ def test_a_cut_or_lying_file_is_refused(tmp_path: Path) -> None:
         path.write_bytes(broken)
         with pytest.raises(Damaged, match="not a whole safetensors file"):
             inspect(path)
+
+
+def test_a_file_of_another_kind_is_refused_without_numbers_from_it(tmp_path: Path) -> None:
+    content = json.dumps({"hidden_size": 8})
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(Refused, match=r"name a \.safetensors file or a directory"):
+        inspect(tmp_path / "config.json")
+    (tmp_path / "x.safetensors").write_text(content)
+    with pytest.raises(Damaged) as caught:
+        inspect(tmp_path / "x.safetensors")
+    assert not any(character.isdecimal() for character in str(caught.value).replace(str(tmp_path), ""))
 
 
 def test_nothing_to_count(tmp_path: Path) -> None:

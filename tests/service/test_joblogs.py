@@ -54,6 +54,29 @@ def test_the_driver_speaks_where_no_rank_did(client: Client, world: World) -> No
     assert client.log("a").text == "cannot import x\n"
 
 
+def test_a_drivers_log_is_followed_past_64_kib_and_over_the_end_of_its_attempt(client: Client, world: World) -> None:
+    world.submit(make_spec("a"))
+    attempt = world.start("a")
+    written = ""
+    read, offset = b"", 0
+    for piece in ("ö" * 50_000, "second\n" * 5_000, "third\n"):
+        written += piece
+        world.cluster.logs[attempt] = written
+        chunk = client.log("a", rank=-1, offset=offset)
+        read, offset = read + chunk.data, chunk.next_offset
+        assert read == written.encode()
+    world.cluster.logs[attempt] += "the cause\n"
+    world.cluster.finish(attempt, StopReason.USER_ERROR, "no")
+    world.step()
+    last = client.log("a", rank=-1, offset=offset)
+    assert (last.data, last.ended) == (b"the cause\n", True)
+    late = client.log("a", rank=-1).text
+    notice, _, tail = late.partition("\n")
+    whole = written + "the cause\n"
+    assert notice == f"[prunus: the first {len(whole.encode()) - len(tail.encode())} bytes are not kept]"
+    assert whole.endswith(tail) and 65_530 < len(tail.encode()) <= 65_536
+
+
 def test_a_rank_or_attempt_that_does_not_exist_is_not_found(client: Client, world: World) -> None:
     world.submit(make_spec("a"))
     world.start("a")

@@ -82,6 +82,9 @@ def evidence(**more: Any) -> Evidence:
         ),
         ({"outcome": outcome(reason=StopReason.WORKER_LOST), "stop_reason": StopReason.TIMEOUT}, "timeout"),
         ({"outcome": outcome(), "stop_reason": StopReason.CANCELLED}, "succeeded"),
+        ({"outcome": outcome(reason=StopReason.CANCELLED), "stop_reason": StopReason.CANCELLED}, "cancelled"),
+        # A stop that is not ours is no cancel.
+        ({"outcome": outcome(reason=StopReason.CANCELLED)}, "preempted"),
     ],
 )
 def test_evidence_is_weighed_in_order(more: dict[str, Any], reason: str | None) -> None:

@@ -122,6 +122,16 @@ def test_a_failure_after_a_cancel_is_the_cancel(world: World) -> None:
     assert world.state("a") is JobState.CANCELLED
 
 
+def test_a_stop_that_nobody_asked_us_for_is_not_the_users_cancel(world: World) -> None:
+    world.submit(make_spec("a"))
+    attempt = world.start("a")
+    world.cluster.finish(attempt, StopReason.CANCELLED, "the driver was told to stop")
+    world.step()
+    assert world.state("a") is JobState.FAILED
+    assert world.attempt("a").reason is StopReason.PREEMPTED
+    assert "nobody asked prunus for it: stopped from outside" in world.job("a").why
+
+
 def test_cancel_of_an_ended_job_changes_nothing(world: World) -> None:
     world.submit(make_spec("a"))
     world.cluster.automatic = True
@@ -306,6 +316,16 @@ def test_one_unreadable_job_does_not_stop_the_others(world: World, monkeypatch: 
     world.cluster.finish(fine)
     world.step()
     assert (world.state("a"), world.state("b")) == (JobState.STARTING, JobState.SUCCEEDED)
+
+
+def test_a_row_that_cannot_be_read_stops_no_other_and_what_waits_for_it_is_skipped(world: World) -> None:
+    world.submit(make_spec("bad"), make_spec("child", "job:bad"), make_spec("good"))
+    bad = world.job("bad").id
+    with world.store._database.engine.begin() as connection:
+        connection.exec_driver_sql("UPDATE jobs SET spec = '{}' WHERE name = 'bad'")
+    world.step(2)
+    assert (world.state("good"), world.state("child")) == (JobState.STARTING, JobState.SKIPPED)
+    assert f"{bad}, which cannot be read," in world.job("child").why
 
 
 def test_the_driver_log_is_kept_when_an_attempt_ends(world: World) -> None:

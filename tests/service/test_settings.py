@@ -46,6 +46,12 @@ def test_a_token_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
         _ = Settings.load({}, token_file=tmp_path / "none").bearer_token
 
 
+def test_a_token_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "token").write_bytes(b"\xff\xfe")
+    with pytest.raises(Refused, match="is not text"):
+        _ = Settings.load({}, token_file=tmp_path / "token").bearer_token
+
+
 def test_a_loopback_server_answers_loopback_names_only() -> None:
     assert "localhost" in Settings.load({}).trusted_hosts
     assert Settings.load({}, host="0.0.0.0").trusted_hosts == ["*"]

@@ -1,6 +1,8 @@
 """The store on SQLite, and on PostgreSQL where PRUNUS_TEST_POSTGRES names an empty database that may be overwritten."""
 
+import json
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -83,6 +85,13 @@ def test_a_store_that_cannot_hold_the_queue_is_refused(bad: str) -> None:
         Database(bad)
 
 
+def test_a_missing_driver_of_postgresql_is_told_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(StoreError, match=r"needs the package psycopg.*pip install 'prunus\[postgres\]'") as caught:
+        Database("postgresql://u:s3cret@127.0.0.1:9/db")
+    assert "s3cret" not in str(caught.value)
+
+
 def test_sqlite_is_durable_and_checks_references(tmp_path: Path) -> None:
     database = Database(f"sqlite:///{tmp_path / 'a.db'}")
     with database.engine.connect() as connection:
@@ -106,6 +115,34 @@ def test_a_job_comes_back_as_it_was_stored(store: Store) -> None:
     assert store.find_job(row.id) == store.find_job("demo/a") == store.find_job("demo:a") == row
     assert [job.name for job in store.jobs()] == ["a", "b"]
     assert [job.name for job in store.jobs(newest_first=True, limit=1)] == ["b"]
+
+
+def rewrite_spec(store: Store, name: str, **changes: object) -> None:
+    """Write into the database what another release might have."""
+    with store._database.engine.begin() as connection:
+        spec = json.loads(connection.scalar(text("SELECT spec FROM jobs WHERE name = :n"), {"n": name}))
+        changed = json.dumps({**spec, **changes})
+        connection.execute(text("UPDATE jobs SET spec = :s WHERE name = :n"), {"s": changed, "n": name})
+
+
+def test_keys_of_another_release_in_a_stored_spec_are_dropped(store: Store) -> None:
+    add(store, "a")
+    train = json.loads(make_spec("a").model_dump_json())["train"]
+    rewrite_spec(store, "a", colour="blue", train={**train, "momentum": 0.9})
+    assert store.find_job("a").spec == make_spec("a")
+
+
+def test_a_row_that_cannot_be_read_hides_no_other(store: Store, caplog: pytest.LogCaptureFixture) -> None:
+    add(store, "bad", "good")
+    store.begin_attempt(store.find_job("bad"), [], "now")
+    store.begin_attempt(store.find_job("good"), [], "now")
+    rewrite_spec(store, "bad", schema_version=2)
+    for _ in range(3):
+        assert [job.name for job in store.jobs()] == ["good"]
+        assert [job.name for job, _ in store.active()] == ["good"]
+    assert [record.message.count("left out: job bad") for record in caplog.records] == [1]
+    with pytest.raises(NotFound, match="is stored, but cannot be read; another release"):
+        store.find_job("bad")
 
 
 def test_a_name_means_the_newest_job_of_that_name(store: Store) -> None:
