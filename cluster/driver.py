@@ -142,9 +142,12 @@ def _failure(directory: JobDirectory, launch: Launch, error: Exception) -> dict[
     text = str(error).strip().split("\n")[0][:500]
     if "Startup" in kind or "PlacementGroup" in kind:
         return {"reason": StopReason.LAUNCH_FAILED, "message": f"the gang did not start ({kind}: {text})"}
+    seen = sorted(getattr(error, "worker_failures", {}))  # by Ray Train, which may end the others before they notice
+    who = f"rank {seen[0]}" if len(seen) == 1 else "a rank"
     return {
         "reason": StopReason.WORKER_LOST,
-        "message": f"a rank died without a word ({kind}: {text}); often the node ran out of memory or was taken away",
+        "message": f"{who} died without a word ({kind}: {text}); often the node ran out of memory or was taken away",
+        "failed_rank": seen[0] if len(seen) == 1 else None,
     }
 
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from ray.train.v2.api.exceptions import WorkerGroupError
 
 from cluster.driver import _failure
 from configs import JobSpec, Launch, RankError, StopReason
@@ -62,6 +63,13 @@ def test_of_several_silent_ranks_none_is_accused(tmp_path: Path) -> None:
     facts = fail(tmp_path, 4, (1, LOST, "reset by peer"))
     assert facts["failed_rank"] is None
     assert "one of the ranks 0, 2, 3 died" in str(facts["message"])
+
+
+def test_a_rank_whose_death_only_ray_saw_is_named(tmp_path: Path) -> None:
+    error = WorkerGroupError("[Rank 1 Error Snippet]: gone", {1: RuntimeError("gone")})
+    found = _failure(JobDirectory(tmp_path), launch_of(tmp_path, 2), error)
+    assert (found["reason"], found["failed_rank"]) == ("worker_lost", 1)
+    assert found["message"].startswith("rank 1 died without a word")
 
 
 def test_all_ranks_lost_each_other(tmp_path: Path) -> None:
