@@ -193,6 +193,7 @@ class Carrier(threading.Thread):
             if self._is_gone(self.run_id):
                 # Another database, or a run deleted for good: all is sent again, to a new run.
                 self.run_id, self._offset = None, 0
+                raise
             if not _is_refusal(error):
                 raise
             # Sending it again would change nothing and hold up all that follows.
@@ -258,8 +259,8 @@ class Carrier(threading.Thread):
         for _ in range(5):  # another job may end between the question and its answer: asked until nothing is to be done
             found = self._client.search_runs([run.info.experiment_id], f"tags.`{_PARENT_TAG}` = '{parent}'")
             statuses = {child.info.status for child in found}
-            status = next(s for s in ("RUNNING", "FAILED", "KILLED", "FINISHED") if s in statuses)
-            if status == self._client.get_run(parent).info.status:
+            status = next((s for s in ("RUNNING", "FAILED", "KILLED", "FINISHED") if s in statuses), None)
+            if status is None or status == self._client.get_run(parent).info.status:
                 return
             self._set_status(parent, status)
 
@@ -345,6 +346,7 @@ def _is_refusal(error: MlflowException) -> bool:
         "BAD_REQUEST",
         "RESOURCE_ALREADY_EXISTS",
         "INVALID_STATE",
+        "RESOURCE_DOES_NOT_EXIST",  # a campaign's run that somebody deleted; the own one is looked at first
     }
 
 

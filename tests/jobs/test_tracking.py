@@ -177,6 +177,37 @@ def test_an_mlflow_that_forgot_the_run_gets_everything_again(tmp_path: Path, sto
     assert curve(store, again.run_id, "loss") == [(1, 1.0), (2, 2.0)]
 
 
+def test_a_refusal_by_an_mlflow_that_forgot_the_run_loses_nothing(
+    tmp_path: Path, store: str, experiment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracker = track(tmp_path, store, experiment)
+    tracker.metrics(1, {"loss": 1.0})
+    assert tracker.close(60)
+    offset = SpoolCursor.read(tmp_path / CURSOR).offset
+    write_atomic(tmp_path / CURSOR, SpoolCursor(offset=offset, run_id="f" * 32).model_dump_json())
+    whole, refusals = Carrier._send, iter([MlflowException("no", error_code=1000)])
+
+    def refuse_once(self: Carrier, run_id: str, group: list[dict[str, Any]]) -> None:
+        for refusal in refusals:
+            raise refusal
+        whole(self, run_id, group)
+
+    monkeypatch.setattr(Carrier, "_send", refuse_once)
+    again = track(tmp_path, store, f"{experiment}-2")
+    again.metrics(2, {"loss": 2.0})
+    assert again.close(60)
+    assert curve(store, again.run_id, "loss") == [(1, 1.0), (2, 2.0)]
+
+
+def test_a_campaign_run_that_somebody_deleted_holds_nothing_up(tmp_path: Path, store: str, experiment: str) -> None:
+    tracker = track(tmp_path, store, experiment)
+    tracker.tags({"mlflow.parentRunId": "f" * 32})
+    tracker.status("FINISHED")
+    tracker.metrics(1, {"loss": 1.0})
+    assert tracker.close(60)
+    assert curve(store, tracker.run_id, "loss") == [(1, 1.0)]
+
+
 def test_what_is_written_while_the_carrier_looks_is_not_left_behind_at_the_end(
     tmp_path: Path, store: str, experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -194,3 +195,13 @@ def test_a_directory_used_again_keeps_nothing_of_the_run_before(gangs: Gangs) ->
         case = Case(method, "ddp", 1, train=(("num_steps", steps),))
         assert gangs.attempt(case, directory, number).succeeded
     assert [path.name for path in (directory / "artifacts" / "masks").iterdir()] == ["step-8"]
+
+
+def test_a_job_with_another_learning_rate_does_not_go_on_from_the_old_checkpoint(gangs: Gangs) -> None:
+    directory = gangs.new_directory()
+    case = dropping("gradual_magnitude", "ddp", 1)
+    gangs.attempt(case, directory, 1, kill_after_step=KILL_AFTER)
+    other = replace(case, train=(*TRAIN, ("lr", {"peak": 0.5})))
+    refused = gangs.attempt(other, directory, 2)
+    assert not refused.succeeded
+    assert "was written with optimizer = " in refused.error.message
