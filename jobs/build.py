@@ -1,5 +1,6 @@
 """From a spec to what the loop works on: sources on disk, student, teacher, objective, engine, shards."""
 
+import logging
 import math
 import random
 
@@ -13,7 +14,7 @@ from configs.methods import Dense, Locked
 from jobs import models
 from jobs.data import TaskData
 from jobs.enforcement import MaskedWeights
-from jobs.engine import Engine, uses_autocast
+from jobs.engine import Engine, bf16_slows_down, uses_autocast
 from jobs.masks import Masks
 from jobs.methods import METHODS, Start
 from jobs.methods.locked import fit_mask
@@ -22,6 +23,8 @@ from jobs.objective import Weights
 from jobs.ranks import Ranks
 from jobs.shards import shard_view
 from jobs.tasks import Task
+
+log = logging.getLogger(__name__)
 
 
 def open_sources(launch: Launch, directory: JobDirectory) -> dict[str, Origin]:
@@ -41,6 +44,8 @@ def build_engine(
     ranks: Ranks,
 ) -> tuple[Engine, MaskedWeights | None, Start]:
     """Student, teacher, objective, engine, shards: what the loop works on."""
+    if ranks.is_main and bf16_slows_down(spec, ranks.device):
+        log.warning("engine.precision is bf16, but this CPU has no AMX: fp32 is faster here")
     seed_all(spec.train.seed)  # the same new head on every rank
     student = models.load_model(task.auto_class, origins["model"], spec.model, task.model_overrides())
     if spec.engine.activation_checkpointing:

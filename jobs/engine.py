@@ -29,6 +29,17 @@ from jobs.ranks import Ranks
 deepspeed.ops.__compatible_ops__ = {}
 
 
+def bf16_slows_down(spec: JobSpec, device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this job would be faster in fp32: bf16 on an x86 CPU without AMX.
+
+    A step took 2.8 times as long there (Xeon with avx512_bf16; benchmarks/README.md).
+    """
+    if spec.engine.precision != "bf16" or device.type != "cpu" or not cpuinfo.is_file():
+        return False
+    flags = next((line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("flags")), "")
+    return bool(flags) and "amx_bf16" not in flags.split()
+
+
 def deepspeed_config(spec: JobSpec) -> dict[str, Any]:
     """The DeepSpeed settings of a job: ``configs/deepspeed/zeroN.json``, the recipe's own over it, and what follows
     from the spec.

@@ -187,7 +187,7 @@ def _by_hand(arguments: list[str]) -> int:
             raise ConfigError(
                 f"{arguments[0]} has {len(campaign.jobs)} jobs", remedy="by hand one job is run at a time"
             )
-        launch = _launch_by_hand(campaign.jobs[0], Path(arguments[1]).resolve())
+        launch = launch_by_hand(campaign.jobs[0], Path(arguments[1]).resolve())
         result = run_rank(launch)
     except (ConfigError, JobError) as error:
         sys.stderr.write(f"prunus: {error}\n")
@@ -197,7 +197,12 @@ def _by_hand(arguments: list[str]) -> int:
     return 0
 
 
-def _launch_by_hand(spec: JobSpec, out: Path) -> Launch:
+def launch_by_hand(spec: JobSpec, out: Path) -> Launch:
+    """Say where a job without a server finds its sources and leaves its files.
+
+    Raises:
+        ConfigError: A source that only a server can resolve.
+    """
     sources = {}
     for role, reference in spec.sources.items():
         kind = source_kind(reference)

@@ -1,10 +1,10 @@
 """What cannot work fails with the class user_error and a message that names the value and the way out."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from bad_inputs import EXPECTED, bad_jobs
 from flow_service import UpService
 from tiny_inputs import TinyInputs
 
@@ -12,72 +12,16 @@ from configs import Campaign
 from service.errors import Refused
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
-EXPECTED = {
-    "missing-file": ["nowhere.txt"],
-    "empty": ["empty.txt"],
-    "column": ["nope", "label", "text"],
-    "tokenizer": ["another tokenizer", "stranger"],
-    "pattern": ["no.such.weight", "matches no weight", "bert.encoder.layer.N.attention.self.query.weight"],
-    "corrupt": ["corrupt", "damaged"],
-    "tampered": ["tampered", "differs from its manifest"],
-    "labels": ["classes"],
-}
-
-
-def bad_jobs(tiny: TinyInputs, root: Path) -> list[dict[str, Any]]:
-    """One job for each mistake that only the job itself can find."""
-    (root / "empty.txt").write_text("\n\n")
-    (root / "nowhere.txt").write_text("it is there at submit, and gone when the job looks\n")
-    corrupt, tampered = root / "corrupt", root / "tampered"
-    shutil.copytree(tiny.model, corrupt)
-    weights = (corrupt / "model.safetensors").read_bytes()
-    (corrupt / "model.safetensors").write_bytes(weights[: len(weights) // 2])
-    _artifact(tiny, tampered)
-    text = {"files": [str(tiny.text)]}
-    english = {"name": "masked_lm", "data": {"train": text, "sequence_length": 16}}
-    rows = {"files": [str(tiny.labelled)]}
-    labelled = {"name": "classification", "data": {"train": rows, "eval": rows, "sequence_length": 16}}
-    train = {"num_steps": 2, "batch_size": 4, "lr": {"peak": 1e-3}}
-    pruned = {"name": "gradual_magnitude", "final_sparsity": 0.5}
-    good = {"task": english, "model": {"from": str(tiny.model)}, "train": train}
-
-    def lines_from(path: str) -> dict[str, Any]:
-        return {**english, "data": {"train": {"files": [path]}, "sequence_length": 16}}
-
-    return [
-        {"name": "missing-file", **good, "task": lines_from(str(root / "nowhere.txt"))},
-        {"name": "empty", **good, "task": lines_from(str(root / "empty.txt"))},
-        {"name": "column", **good, "task": {**labelled, "data": {**labelled["data"], "label_column": "nope"}}},  # type: ignore[dict-item]
-        {"name": "tokenizer", **good, "distillation": {"teacher": str(tiny.stranger)}},
-        {"name": "pattern", **good, "method": {**pruned, "prunable": {"include": ["no.such.weight"]}}},
-        {"name": "corrupt", **good, "model": {"from": str(corrupt)}},
-        {"name": "tampered", **good, "model": {"from": str(tampered)}},
-        {
-            "name": "labels",
-            **good,
-            "task": {**labelled, "labels": ["short", "long"]},
-            "distillation": {"teacher": str(tiny.classifier)},
-        },
-    ]
-
-
-def _artifact(tiny: TinyInputs, root: Path) -> None:
-    """A finished artifact, one bit of which was changed after its manifest was written."""
-    from configs.artifacts import MANIFEST, Manifest, build_entries
-
-    shutil.copytree(tiny.model, root / "model")
-    manifest = Manifest(job_id="j", job_name="j", attempt_id="j-a1", files=build_entries(root))
-    (root / MANIFEST).write_text(manifest.model_dump_json(), encoding="utf-8")
-    weights = bytearray((root / "model" / "model.safetensors").read_bytes())
-    weights[-1] ^= 1
-    (root / "model" / "model.safetensors").write_bytes(weights)
+OVER_RAY = ("missing-file", "pattern", "tampered")
+"""Those whose whole way to the user is looked at here; ``jobs/gang/test_gang_bad_inputs.py`` has every one."""
 
 
 @pytest.fixture(scope="module")
 def failed(service: UpService, tiny: TinyInputs, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """All bad jobs, over. The server looks at local files when they are submitted, so one goes missing later."""
+    """These jobs, over. The server looks at local files when they are submitted, so one goes missing later."""
     root = tmp_path_factory.mktemp("bad")
-    campaign = Campaign.model_validate({"name": "bad", "jobs": bad_jobs(tiny, root)})
+    jobs = [job for job in bad_jobs(tiny, root) if job["name"] in OVER_RAY]
+    campaign = Campaign.model_validate({"name": "bad", "jobs": jobs})
     with service.client as client:
         view = client.submit(campaign)
     (root / "nowhere.txt").unlink()
@@ -85,7 +29,7 @@ def failed(service: UpService, tiny: TinyInputs, tmp_path_factory: pytest.TempPa
     return {job["name"]: job for job in service.answer("list", "--campaign", view.id)}
 
 
-@pytest.mark.parametrize("name", sorted(EXPECTED))
+@pytest.mark.parametrize("name", OVER_RAY)
 def test_a_mistake_is_a_user_error_with_a_clear_message(service: UpService, failed: dict[str, Any], name: str) -> None:
     job = failed[name]
     assert job["state"] == "FAILED"

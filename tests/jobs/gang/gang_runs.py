@@ -14,7 +14,7 @@ from gang_cases import Case
 from safetensors.torch import load_file
 from tiny_inputs import TinyInputs
 
-from configs import RankError
+from configs import Launch, RankError
 from configs.artifacts import JobDirectory
 
 Tensors = dict[str, torch.Tensor]
@@ -127,17 +127,21 @@ class Gangs:
     ) -> GangRun:
         """Run one attempt of a case; it may fail. SIGKILL hits it once a step after ``kill_after_step`` is done."""
         launch = case.launch(self._tiny, job_dir, self._root / "cache", number)
-        directory = JobDirectory(job_dir)
-        directory.attempt(number).mkdir(parents=True)
-        path = directory.launch(number)
+        kill = {"kill_after_step": kill_after_step, "kill_ranks": kill_ranks}
+        return self.launch(launch, **kill, publish_wait_s=publish_wait_s)
+
+    def launch(self, launch: Launch, **request: Any) -> GangRun:
+        """Run what the service would hand to a gang."""
+        directory = JobDirectory(launch.job_dir)
+        directory.attempt(launch.attempt).mkdir(parents=True)
+        path = directory.launch(launch.attempt)
         path.write_text(launch.model_dump_json(by_alias=True), encoding="utf-8")
-        request = {"launch": str(path), "num_ranks": case.num_ranks, "kill_after_step": kill_after_step}
-        request |= {"kill_ranks": kill_ranks, "publish_wait_s": publish_wait_s}
+        request |= {"launch": str(path), "num_ranks": launch.spec.resources.num_ranks}
         assert self._server.stdin is not None
         with self._turn:
             self._server.stdin.write(json.dumps(request) + "\n")
             self._server.stdin.flush()
-            return GangRun(directory, number, self._answer()["exit_codes"])
+            return GangRun(directory, launch.attempt, self._answer()["exit_codes"])
 
     def close(self) -> None:
         """End the server."""

@@ -2,7 +2,7 @@
 
 Run as a program by ``gang_runs.Gangs``. A request is one line of JSON on stdin, the answer one line on stdout:
 
-    {"launch": PATH, "num_ranks": 2, "kill_after_step": 5 or null, "kill_ranks": [1], "publish_wait_s": 5}
+    {"launch": PATH, "num_ranks": 2}    and, if wanted: "kill_after_step": 5, "kill_ranks": [1], "publish_wait_s": 5
     {"exit_codes": [0, -9]}
 
 Each rank is a process of its own with the environment that torchrun would give it, and calls ``jobs.run.run_rank``.
@@ -141,12 +141,12 @@ def reached(log: Path, step: int) -> bool:
 
 def run_gang(request: dict[str, Any]) -> list[int]:
     """Run one gang to its end, or to its death; exit codes by rank, -9 for killed."""
-    launch_path, world_size, kill_after = Path(request["launch"]), request["num_ranks"], request["kill_after_step"]
+    launch_path, world_size, kill_after = Path(request["launch"]), request["num_ranks"], request.get("kill_after_step")
     launch = Launch.model_validate_json(launch_path.read_text(encoding="utf-8"))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    wait_s = request["publish_wait_s"]
+    wait_s = request.get("publish_wait_s", 60.0)
     alive = {fork_rank(r, world_size, port, launch_path, wait_s): r for r in range(world_size)}
     codes = [0] * world_size
     log = JobDirectory(launch.job_dir).rank_log(launch.attempt, 0)
