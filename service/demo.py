@@ -55,7 +55,7 @@ def main() -> int:
     terminal.stdout().print(results_table(jobs, OUT))
     for line in (
         f"fetched    {', '.join(str(OUT / name) for name in FETCHED)}   (look: prunus inspect {OUT / 'sparse'})",
-        f"MLflow     {state.mlflow_url}   runs, curves and figures; experiment `prunus`",
+        f"MLflow     {by_name['sparse'].run_url or state.mlflow_url}   (the sparse job; `Runs` lists all)",
         f"took       {render.duration(time.monotonic() - began)}",
         f"still up   prunus list --url {state.server_url}; to end it: prunus down --home {HOME}",
     ):

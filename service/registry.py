@@ -69,4 +69,6 @@ class MlflowRegistry:
                 log.info("the addresses of runs are unknown, MLflow does not answer: %s", str(error)[:200])
         if self._experiment_id is None:
             return None
-        return f"{self._web_url}/#/experiments/{self._experiment_id}/runs/{run_id}"
+        # Without the workflow type, MLflow 3 opens its pages for language model applications, which hide the curves.
+        place = f"{self._experiment_id}/runs/{run_id}?workflowType=machine_learning"
+        return f"{self._web_url}/#/experiments/{place}"

@@ -61,7 +61,7 @@ def test_an_unknown_alias_is_not_found_and_a_fault_is_unreachable(monkeypatch: p
 
 def test_the_address_of_a_run_is_asked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     registry, client = make({}, monkeypatch)
-    expected = "http://127.0.0.1:9/#/experiments/7/runs/run-1"
+    expected = "http://127.0.0.1:9/#/experiments/7/runs/run-1?workflowType=machine_learning"
     assert [registry.run_url("run-1") for _ in range(3)] == [expected] * 3
     assert client.num_experiment_calls == 1
 
