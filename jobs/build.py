@@ -45,7 +45,7 @@ def build_engine(
 ) -> tuple[Engine, MaskedWeights | None, Start]:
     """Student, teacher, objective, engine, shards: what the loop works on."""
     if ranks.is_main and bf16_slows_down(spec, ranks.device):
-        log.warning("engine.precision is bf16, but this CPU has no AMX: fp32 is faster here")
+        log.warning("engine.precision is bf16, but this CPU has no AMX: fp32 is likely to be faster")
     seed_all(spec.train.seed)  # the same new head on every rank
     student = models.load_model(task.auto_class, origins["model"], spec.model, task.model_overrides())
     if spec.engine.activation_checkpointing:

@@ -59,8 +59,9 @@ class MaskedWeights:
 
     def set_masks(self, masks: Masks) -> Change:
         """Put new masks into force everywhere (collective): master, copy, moments, gradient hook; then check."""
+        masks = {name: mask.to(self.ranks.device) for name, mask in masks.items()}  # files give them on the CPU
         change = masks_module.compare(self.masks, masks)
-        self.masks = {name: mask.to(self.ranks.device) for name, mask in masks.items()}
+        self.masks = masks
         for shard in self.shards:
             if shard.numel:
                 local_L = self.local_mask_L(shard)
