@@ -7,7 +7,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -265,6 +265,23 @@ def fetch_artifact(
         terminal.print_json(fetched)
     else:
         typer.echo(fetched.summary)
+
+
+@app.command("convert")
+def convert_directory(
+    source: Annotated[Path, typer.Argument(help="A model directory, for example a fetched one.")],
+    dest: Annotated[Path, typer.Argument(help="New directory.")],
+    to: Annotated[
+        Literal["compact", "plain"], typer.Option(help="compact: a bit per position and the values that are not zero.")
+    ],
+    as_json: Json = False,
+) -> None:
+    """Write the compact form of a sparse checkpoint, or turn it back to plain safetensors; lossless."""
+    converted = _load("service.convert").convert(source, dest, to)
+    if as_json:
+        terminal.print_json(converted)
+    else:
+        typer.echo(converted.summary)
 
 
 @app.command("inspect")

@@ -12,9 +12,10 @@ from typing import Any
 
 from configs.artifacts import MANIFEST, safe_relative, verify
 from configs.errors import ConfigError
+from service import compact
 from service.errors import Damaged, NotFound, Refused
 from service.report import Layer, Report, total
-from service.weights import TensorInfo, WeightFile, count_set_bits, count_zeros, last_byte, open_weights
+from service.weights import TensorInfo, WeightFile, count_set_bits, last_byte, open_weights
 
 MASK_FORMAT = "prunus-mask"
 _INDEX = "model.safetensors.index.json"
@@ -55,6 +56,8 @@ def _find(path: Path) -> tuple[list[WeightFile], Path]:
             return _open_shards(directory), directory
         if (directory / _SINGLE).is_file():
             return [open_weights(directory / _SINGLE)], directory
+        if found := sorted(directory.glob("model.sparse*.safetensors")):
+            return [compact.open_compact(file) for file in found], directory
     masks = _newest_step(path / "masks") or _newest_step(path)
     found = sorted((masks or path).glob("*.safetensors"))
     if not found:
@@ -95,14 +98,18 @@ def _verified(directory: Path) -> str:
 
 
 def _model_report(path: Path, files: list[WeightFile], directory: Path, notes: list[str]) -> Report:
-    tensors = {name: (file, info) for file in files for name, info in file.tensors.items()}
+    tensors = {name: (file, info) for file in files for name, info in compact.plain_tensors(file).items()}
     recorded = _recorded(directory / _SPARSITY, tensors)
     layers = []
     for name in sorted(tensors, key=_natural):
         file, info = tensors[name]
         counted = name in recorded if recorded is not None else _looks_prunable(info)
         layer = Layer(
-            name=name, shape=info.shape, weights=info.num_elements, zeros=count_zeros(file, name), counted=counted
+            name=name,
+            shape=info.shape,
+            weights=info.num_elements,
+            zeros=compact.count_plain_zeros(file, name),
+            counted=counted,
         )
         layers.append(layer)
         if recorded is not None and counted and recorded[name] != layer.zeros:

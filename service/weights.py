@@ -54,6 +54,10 @@ class TensorInfo:
     def num_elements(self) -> int:
         return math.prod(self.shape)
 
+    @property
+    def num_bytes(self) -> int:
+        return self.num_elements * np.dtype(_LAYOUT[self.dtype][0]).itemsize
+
 
 @dataclass(frozen=True)
 class WeightFile:
@@ -62,6 +66,8 @@ class WeightFile:
     path: Path
     tensors: dict[str, TensorInfo]
     metadata: dict[str, str]
+    header: str
+    """The JSON text as it stands, spaces at its end included."""
 
 
 def open_weights(path: Path) -> WeightFile:
@@ -77,12 +83,13 @@ def open_weights(path: Path) -> WeightFile:
             if length > min(_MAX_HEADER_BYTES, file_size - 8):
                 # Of another kind of file the length is any number: not told.
                 raise ValueError("it does not begin with a header of that format, or is cut short inside it")
-            header = json.loads(file.read(length))
+            text = file.read(length).decode()
+        header = json.loads(text)
         metadata = {str(key): str(value) for key, value in header.pop("__metadata__", {}).items()}
         tensors = {name: _tensor(name, entry, 8 + length, file_size) for name, entry in header.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise Damaged(f"{path} is not a whole safetensors file: {error}; fetch it again") from error
-    return WeightFile(path, tensors, metadata)
+    return WeightFile(path, tensors, metadata, text)
 
 
 def count_zeros(file: WeightFile, name: str) -> int:
@@ -109,6 +116,19 @@ def last_byte(file: WeightFile, name: str) -> int:
     with file.path.open("rb") as data:
         data.seek(info.offset + info.num_elements - 1)
         return data.read(1)[0]
+
+
+def bits_of(file: WeightFile, name: str) -> NDArray[Any]:
+    """A tensor of the file, flat, as unsigned integers of its element's size; read when it is used.
+
+    Raises:
+        KeyError: The file has no such tensor.
+    """
+    info = file.tensors[name]
+    dtype = np.dtype(_LAYOUT[info.dtype][0])
+    if not info.num_elements:
+        return np.zeros(0, dtype)
+    return np.memmap(file.path, dtype, "r", info.offset, (info.num_elements,))
 
 
 def _blocks(file: WeightFile, info: TensorInfo) -> Iterator[NDArray[Any]]:

@@ -1,0 +1,121 @@
+"""Directories in the compact form and back: the same files, a true manifest, and clear refusals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from configs.artifacts import MANIFEST, Manifest, build_entries, sha256_file, verify, write_atomic
+from service.convert import convert
+from service.errors import Damaged, NotFound, Refused
+from service.inspect import inspect
+
+
+@pytest.fixture
+def fetched(tmp_path: Path) -> Path:
+    """A small sparse model as ``prunus fetch`` leaves one."""
+    root = tmp_path / "fetched"
+    (root / "masks" / "step-9").mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    matrix = draw.normal(size=(64, 64)).astype(np.float32)
+    matrix[draw.random((64, 64)) < 0.9] = 0
+    name = "bert.encoder.layer.0.output.dense"
+    save_file({f"{name}.weight": matrix, f"{name}.bias": matrix[0]}, root / "model.safetensors", {"format": "pt"})
+    (root / "config.json").write_text("{}")
+    (root / "masks" / "step-9" / "mask.safetensors").write_bytes(b"bits")
+    manifest = Manifest(job_id="j", job_name="sparse", attempt_id="j-a1", files=build_entries(root))
+    write_atomic(root / MANIFEST, manifest.model_dump_json())
+    return root
+
+
+def files(root: Path) -> dict[str, str]:
+    return {
+        p.relative_to(root).as_posix(): sha256_file(p) for p in root.rglob("*") if p.is_file() and p.name != MANIFEST
+    }
+
+
+def test_there_and_back_is_the_same_directory(fetched: Path, tmp_path: Path) -> None:
+    there = convert(fetched, tmp_path / "compact", "compact")
+    assert there.files == ("model.sparse.safetensors",)
+    assert there.bytes_after < there.bytes_before / 2
+    assert "smaller" in there.summary
+    assert set(files(tmp_path / "compact")) == {
+        "model.sparse.safetensors",
+        "config.json",
+        "masks/step-9/mask.safetensors",
+    }
+    assert set(verify(tmp_path / "compact").files) == set(files(tmp_path / "compact"))
+    back = convert(tmp_path / "compact", tmp_path / "plain", "plain")
+    assert (back.bytes_before, back.bytes_after) == (there.bytes_after, there.bytes_before)
+    assert files(tmp_path / "plain") == files(fetched)
+    assert verify(tmp_path / "plain").files == verify(fetched).files
+
+
+def test_inspect_counts_the_same_in_both_forms(fetched: Path, tmp_path: Path) -> None:
+    convert(fetched, tmp_path / "compact", "compact")
+    plain, compact = inspect(fetched), inspect(tmp_path / "compact")
+    assert plain.totals == compact.totals
+    assert plain.layers == compact.layers
+    assert plain.totals[0].zeros > 0
+
+
+def test_every_shard_is_converted(fetched: Path, tmp_path: Path) -> None:
+    (fetched / MANIFEST).unlink()
+    (fetched / "model.safetensors").rename(fetched / "model-00001-of-00002.safetensors")
+    save_file({"other.weight": np.zeros((64, 64), np.float32)}, fetched / "model-00002-of-00002.safetensors")
+    places = {"bert.encoder.layer.0.output.dense.weight": "model-00001-of-00002.safetensors"}
+    (fetched / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    names = convert(fetched, tmp_path / "compact", "compact").files
+    assert names == ("model.sparse-00001-of-00002.safetensors", "model.sparse-00002-of-00002.safetensors")
+    convert(tmp_path / "compact", tmp_path / "plain", "plain")
+    assert files(tmp_path / "plain") == files(fetched)
+
+
+def test_without_a_manifest_there_is_none_after(fetched: Path, tmp_path: Path) -> None:
+    (fetched / MANIFEST).unlink()
+    convert(fetched, tmp_path / "compact", "compact")
+    assert not (tmp_path / "compact" / MANIFEST).exists()
+
+
+@pytest.mark.parametrize(("form", "wanted"), [("plain", "model.sparse.safetensors"), ("compact", "model.safetensors")])
+def test_the_form_that_is_there_already_is_named(fetched: Path, tmp_path: Path, form: str, wanted: str) -> None:
+    source = fetched
+    if form == "compact":
+        source = tmp_path / "compact"
+        convert(fetched, source, "compact")
+    with pytest.raises(NotFound, match=rf"holds no {wanted}: it is {form} already"):
+        convert(source, tmp_path / "again", form)  # type: ignore[arg-type]
+    assert not (tmp_path / "again").exists()
+
+
+def test_what_is_there_is_not_overwritten(fetched: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    with pytest.raises(Refused, match="holds files"):
+        convert(fetched, tmp_path / "full", "compact")
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine.txt"]
+    with pytest.raises(Refused, match="lies inside"):
+        convert(fetched, fetched / "inside", "compact")
+
+
+def test_a_source_that_was_tampered_with_leaves_nothing(fetched: Path, tmp_path: Path) -> None:
+    content = bytearray((fetched / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (fetched / "model.safetensors").write_bytes(content)
+    with pytest.raises(Damaged, match=r"differs from its manifest|model\.safetensors"):
+        convert(fetched, tmp_path / "compact", "compact")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fetched"]
+
+
+def test_damage_in_the_middle_leaves_nothing(fetched: Path, tmp_path: Path) -> None:
+    convert(fetched, tmp_path / "compact", "compact")
+    (tmp_path / "compact" / MANIFEST).unlink()
+    path = tmp_path / "compact" / "model.sparse.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(Damaged):
+        convert(tmp_path / "compact", tmp_path / "plain", "plain")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["compact", "fetched"]
