@@ -30,8 +30,8 @@ class Converted(Record):
     @property
     def summary(self) -> str:
         """One line for people."""
-        ratio = self.bytes_before / max(self.bytes_after, 1)
-        return f"{self.dest}: {', '.join(self.files)}, {self.bytes_before:,} -> {self.bytes_after:,} bytes ({ratio:.2f}x smaller)"
+        change = f"{self.bytes_before:,} -> {self.bytes_after:,} bytes"
+        return f"{self.dest}: {', '.join(self.files)}, {change} ({self.bytes_after / self.bytes_before:.0%})"
 
 
 def convert(source: Path, dest: Path, form: Form) -> Converted:

@@ -104,13 +104,8 @@ def _model_report(path: Path, files: list[WeightFile], directory: Path, notes: l
     for name in sorted(tensors, key=_natural):
         file, info = tensors[name]
         counted = name in recorded if recorded is not None else _looks_prunable(info)
-        layer = Layer(
-            name=name,
-            shape=info.shape,
-            weights=info.num_elements,
-            zeros=compact.count_plain_zeros(file, name),
-            counted=counted,
-        )
+        zeros = compact.count_plain_zeros(file, name)
+        layer = Layer(name=name, shape=info.shape, weights=info.num_elements, zeros=zeros, counted=counted)
         layers.append(layer)
         if recorded is not None and counted and recorded[name] != layer.zeros:
             raise Damaged(

@@ -204,7 +204,6 @@ def test_compressed_tensors_writes_and_reads_the_same(tmp_path: Path, oracle: di
     theirs = load_file(tmp_path / "ct")
     for name, weight in dense.items():
         ours = read_tensor(open_compact(tmp_path / FILE_NAME), name)
-        assert np.array_equal(
-            ours, weight.view(torch.int16 if weight.element_size() == 2 else torch.int32).numpy().view(ours.dtype)
-        )
+        as_int = torch.int16 if weight.element_size() == 2 else torch.int32
+        assert np.array_equal(ours, weight.view(as_int).numpy().view(ours.dtype))
         assert theirs[f"{name.removesuffix('.weight')}.compressed"].numel() == int((weight != 0).sum())
