@@ -12,8 +12,10 @@ from functools import partial
 import torch
 
 from jobs import masks as masks_module
+from jobs import overlap
 from jobs.errors import JobError
-from jobs.masks import Change, Masks
+from jobs.masks import Masks
+from jobs.overlap import Overlap
 from jobs.ranks import Ranks
 from jobs.shards import Shard, refresh_copies
 
@@ -49,7 +51,7 @@ class MaskedWeights:
         """The owned run of a weight's mask, as a view."""
         return self.masks[shard.name].view(-1)[shard.start : shard.start + shard.numel]
 
-    def set_local(self, keep: Sequence[torch.Tensor]) -> Change:
+    def set_local(self, keep: Sequence[torch.Tensor]) -> Overlap:
         """Put new masks, given as each rank's runs, into force everywhere (collective).
 
         Args:
@@ -57,10 +59,10 @@ class MaskedWeights:
         """
         return self.set_masks({s.name: self._whole(s, k) for s, k in zip(self.shards, keep, strict=True)})
 
-    def set_masks(self, masks: Masks) -> Change:
+    def set_masks(self, masks: Masks) -> Overlap:
         """Put new masks into force everywhere (collective): master, copy, moments, gradient hook; then check."""
         masks = {name: mask.to(self.ranks.device) for name, mask in masks.items()}  # files give them on the CPU
-        change = masks_module.compare(self.masks, masks)
+        change = overlap.compare(self.masks, masks)
         self.masks = masks
         for shard in self.shards:
             if shard.numel:
@@ -100,7 +102,7 @@ class MaskedWeights:
 
     def iou_by_weight(self, before: Masks) -> dict[str, float]:
         """IOU of kept positions of each weight with an earlier mask, in [0, 1]."""
-        return {n: masks_module.compare({n: before[n]}, {n: mask}).iou_kept for n, mask in self.masks.items()}
+        return {name: one.iou_kept for name, one in overlap.by_weight(before, self.masks).items()}
 
     def release_gradients(self) -> None:
         """Let gradients through everywhere, masks unchanged."""

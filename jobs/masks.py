@@ -1,4 +1,4 @@
-"""Masks as data: packing to 1 bit per weight, the file format, and how two masks compare. True keeps.
+"""Masks as data: packing to 1 bit per weight, and the file format. True keeps.
 
 File: safetensors with one uint8 tensor per weight, ``ceil(n / 8)`` bytes, the flattened row-major mask with the first
 element in the lowest bit; shapes and facts in the metadata (strings only):
@@ -7,7 +7,6 @@ element in the lowest bit; shapes and facts in the metadata (strings only):
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -84,31 +83,6 @@ def load(path: Path) -> Masks:
     if digest(masks) != metadata.get("digest"):
         raise PruningError(f"{file} is damaged: its bits do not match its digest; fetch it again")
     return masks
-
-
-@dataclass(frozen=True)
-class Change:
-    """From one set of masks to the next.
-
-    Attributes:
-        flipped: Share of the positions whose bit changed, in [0, 1].
-        iou_kept: |A and B| / |A or B| over kept positions, in [0, 1]; 1 where both are empty.
-    """
-
-    flipped: float
-    iou_kept: float
-
-
-def compare(old: Masks, new: Masks) -> Change:
-    """Compare masks of the same weights."""
-    total = changed = both = either = 0
-    for name, mask in new.items():
-        before = old[name]
-        total += mask.numel()
-        changed += int((before != mask).sum())
-        both += int((before & mask).sum())
-        either += int((before | mask).sum())
-    return Change(changed / total if total else 0.0, both / either if either else 1.0)
 
 
 def sparsity(masks: Masks) -> float:

@@ -24,7 +24,8 @@ import torch
 
 from configs.methods import Dense, GradualMagnitude, Locked
 from jobs.enforcement import MaskedWeights
-from jobs.masks import Change, Masks
+from jobs.masks import Masks
+from jobs.overlap import Overlap
 from jobs.ranks import Ranks
 
 SpecT = TypeVar("SpecT", Dense, GradualMagnitude, Locked)
@@ -68,7 +69,7 @@ class Method(ABC, Generic[SpecT]):
     def extra_loss(self, step: int) -> torch.Tensor | None:
         """A scalar added to the loss of each micro-batch, or None."""
 
-    def after_step(self, steps_done: int) -> Change | None:
+    def after_step(self, steps_done: int) -> Overlap | None:
         """Called after each optimizer step; returns what changed if masks changed."""
 
     def target_sparsity(self, step: int) -> float:

@@ -18,8 +18,8 @@ import torch
 
 from configs.methods import GradualMagnitude
 from jobs.errors import CheckpointError, PruningError
-from jobs.masks import Change
 from jobs.methods.base import Method, Start
+from jobs.overlap import Overlap
 from jobs.schedules import cubic_sparsity, is_update_step, window_steps
 from jobs.selection import Scores, count_to_remove, keep_largest
 
@@ -57,12 +57,12 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
     def target_sparsity(self, step: int) -> float:
         return cubic_sparsity(step, self.growth, self.spec.initial_sparsity, self.spec.final_sparsity)
 
-    def after_step(self, steps_done: int) -> Change | None:
+    def after_step(self, steps_done: int) -> Overlap | None:
         if not is_update_step(steps_done, self.selection, self.growth, self.spec.update_every):
             return None
         return self._update(self.target_sparsity(steps_done))
 
-    def _update(self, sparsity: float) -> Change:
+    def _update(self, sparsity: float) -> Overlap:
         shards = self.weights.shards
         values = self._values()
         scores = [Scores(s.name, s.index, s.start, v.abs(), s.replicated) for s, v in zip(shards, values, strict=True)]

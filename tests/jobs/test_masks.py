@@ -116,20 +116,6 @@ def test_a_mask_whose_facts_do_not_fit_its_bits_is_refused(tmp_path: Path, shape
         masks.load(path)
 
 
-def test_comparison_by_hand() -> None:
-    old = {"a": torch.tensor([True, True, False, False]), "b": torch.tensor([True])}
-    new = {"a": torch.tensor([True, False, True, False]), "b": torch.tensor([True])}
-    # 2 of 5 bits changed; kept in both: 2 (a0, b0); kept in either: 4
-    assert masks.compare(old, new) == masks.Change(flipped=0.4, iou_kept=0.5)
-
-
-def test_equal_masks_and_empty_masks_have_an_iou_of_1() -> None:
-    nothing = {"a": torch.zeros(3, dtype=torch.bool)}
-    assert masks.compare(example(), example()) == masks.Change(0.0, 1.0)
-    assert masks.compare(nothing, nothing) == masks.Change(0.0, 1.0)
-    assert masks.compare({}, {}) == masks.Change(0.0, 1.0)
-
-
 def test_sparsity_is_the_share_removed_over_all_positions() -> None:
     both = {"a": torch.tensor([True, False, False, False]), "b": torch.ones(4, dtype=torch.bool)}
     assert masks.sparsity(both) == 0.375
