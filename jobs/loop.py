@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import torch
 
+from configs.schedules import lr_factor
 from configs.spec import JobSpec
 from jobs import checkpoint
 from jobs.data import TaskData
@@ -21,7 +22,6 @@ from jobs.figures import History
 from jobs.methods import Method
 from jobs.ranks import Ranks
 from jobs.report import Reporter
-from jobs.schedules import lr_factor
 from jobs.tasks import Task
 from jobs.tasks.base import to_device
 from jobs.tracking import Tracker

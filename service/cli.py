@@ -127,6 +127,21 @@ def submit(
         terminal.exit_by(jobs)
 
 
+@app.command("plan")
+def plan_recipe(
+    file: Annotated[str, typer.Argument(help="Recipe: a YAML file, or a name that `prunus recipes` lists.")],
+    overrides: Annotated[list[str] | None, typer.Option("--set", help="a.b=value; may be repeated.")] = None,
+    png: Annotated[Path | None, typer.Option("--png", help="Draw it into this file, too.")] = None,
+) -> None:
+    """Draw sparsity and learning rate of every job over its steps; needs no server."""
+    campaign = recipe_files.load_recipe(file, overrides or [])
+    plan = _load("service.plan")
+    if png is not None:
+        plan.save_png(campaign, png)
+    console = terminal.stdout()
+    console.print(plan.page(campaign, console.width))
+
+
 @app.command("list")
 def list_jobs(
     campaign: Annotated[str | None, typer.Option(help="Only jobs of this campaign (name or id).")] = None,

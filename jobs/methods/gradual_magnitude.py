@@ -17,10 +17,10 @@ from typing import Any
 import torch
 
 from configs.methods import GradualMagnitude
+from configs.schedules import cubic_sparsity, is_update_step, window_steps
 from jobs.errors import CheckpointError, PruningError
 from jobs.methods.base import Method, Start
 from jobs.overlap import Overlap
-from jobs.schedules import cubic_sparsity, is_update_step, window_steps
 from jobs.selection import Scores, count_to_remove, keep_largest
 
 _MORE_ZEROS = 0.01

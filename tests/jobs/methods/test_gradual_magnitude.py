@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from configs.methods import GradualMagnitude
+from configs.schedules import cubic_sparsity, window_steps
 from jobs.enforcement import MaskedWeights
 from jobs.errors import CheckpointError, PruningError
 from jobs.methods import Start, build_method
 from jobs.methods.gradual_magnitude import GradualMagnitudeMethod
 from jobs.ranks import Ranks
-from jobs.schedules import cubic_sparsity, window_steps
 from jobs.shards import Shard
 
 Build = Callable[..., tuple[MaskedWeights, torch.optim.AdamW]]

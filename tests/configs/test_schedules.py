@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.methods import Dense, GradualMagnitude
+from configs.schedules import Window, cubic_sparsity, is_update_step, lr_factor, window_steps
 from configs.spec import LearningRate
-from jobs.schedules import Window, cubic_sparsity, is_update_step, lr_factor, window_steps
 
 PAPER = GradualMagnitude(
     final_sparsity=0.9, growth_window=(0.0, 0.5), selection_window=(0.0, 0.8), update_every=1000, regrow=True
