@@ -9,12 +9,14 @@ of compressed-tensors' sparse-bitmask (0.14); everything else stays as it is:
     NAME.shape        (2,)              int64       R, C
 
 An element is left out if all its bits are zero, so -0.0 and NaN are kept. Header and digest of the plain file are in
-the metadata: turned back, it is the same to the byte, and checked. At most one tensor is in memory.
+the metadata: turned back, it is the same to the byte, and checked. One tensor at a time is in memory, with its mask.
 """
 
 import json
+import re
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +25,23 @@ from numpy.typing import NDArray
 
 from configs.artifacts import sha256_file
 from service.errors import Damaged, Refused
-from service.weights import TensorInfo, WeightFile, bits_of, count_zeros, open_weights
+from service.weights import (
+    BAD_HEADER,
+    TensorInfo,
+    WeightFile,
+    bits_of,
+    count_set_bits,
+    count_zeros,
+    open_weights,
+    read_entries,
+    refuse_gaps,
+)
 
 FILE_NAME = "model.sparse.safetensors"
 FORMAT = "prunus-sparse-bitmask"
 VERSION = "1"
+COMPACT_NAME = re.compile(r"model\.sparse(-\d+-of-\d+)?\.safetensors")
+"""Names of compact files; without ``.sparse``, of plain ones."""
 _HEADER = "plain_header"
 _DIGEST = "plain_sha256"
 _PARTS = ("row_offsets", "shape", "compressed", "bitmask")
@@ -44,16 +58,43 @@ class _Part(NamedTuple):
     num_bytes: int
 
 
+@dataclass(frozen=True)
+class CompactFile:
+    """A compact file whose header was checked: every tensor is there, with parts of the right dtypes and shapes.
+
+    Attributes:
+        file: The file itself.
+        plain: Tensors of the plain file in its own order.
+    """
+
+    file: WeightFile
+    plain: dict[str, TensorInfo]
+
+
+def compact_files(directory: Path) -> list[Path]:
+    """The compact files of a directory: one, or shards."""
+    return sorted(path for path in directory.glob("model.sparse*") if COMPACT_NAME.fullmatch(path.name) and path.is_file())
+
+
+def is_compact(file: WeightFile) -> bool:
+    """Whether a safetensors file says of itself that it is of this format, of whatever version."""
+    return file.metadata.get("format") == FORMAT
+
+
 def to_compact(plain: Path, compact: Path) -> None:
     """Write the compact form of a safetensors file.
 
     Raises:
         Damaged: ``plain`` is not a whole safetensors file.
-        Refused: It is compact already.
+        Refused: It is compact already, or has bytes that belong to no tensor, which could not be given back.
     """
     file = open_weights(plain)
-    if file.metadata.get("format") == FORMAT:
+    if is_compact(file):
         raise Refused(f"{plain} is compact already; turn it back with --to plain")
+    try:
+        refuse_gaps(file.tensors, 8 + len(file.header.encode()), plain.stat().st_size)
+    except ValueError as error:
+        raise Refused(f"{plain} is no tidy safetensors file: {error}; load it and save it again") from error
     parts: list[_Part] = []
     for info in file.tensors.values():
         parts += _sparse_parts(file, info) or [_Part(info.name, info.dtype, info.shape, info.num_bytes)]
@@ -64,93 +105,123 @@ def to_compact(plain: Path, compact: Path) -> None:
 
 
 def to_plain(compact: Path, plain: Path) -> None:
-    """Write the plain form of a compact file: the bytes that it was made of.
+    """Write the plain form of a compact file: the bytes that it was made of. ``plain`` is not there after an error.
 
     Raises:
         Damaged: ``compact`` is not a whole file of this format.
     """
-    file = open_compact(compact)
-    header = file.metadata[_HEADER].encode()
+    opened = open_compact(compact)
+    header = opened.file.metadata[_HEADER].encode()
     try:
-        entries = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
-        order = sorted(entries, key=lambda name: entries[name]["data_offsets"][0])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Damaged(f"{compact}: the header of the plain file is damaged ({error!r}); fetch it again") from error
-    with plain.open("wb") as out:
-        out.write(struct.pack("<Q", len(header)) + header)
-        for name in order:
-            read_tensor(file, name).tofile(out)
-    if sha256_file(plain) != file.metadata.get(_DIGEST):
-        plain.unlink()
-        raise Damaged(f"{compact} is damaged: turned back it is not the file that it was made of; fetch it again")
+        with plain.open("wb") as out:
+            out.write(struct.pack("<Q", len(header)) + header)
+            for info in sorted(opened.plain.values(), key=lambda info: (info.offset, info.num_bytes)):
+                read_tensor(opened, info.name).tofile(out)
+        if sha256_file(plain) != opened.file.metadata.get(_DIGEST):
+            raise Damaged(f"{compact} is damaged: turned back it is not the file that it was made of; fetch it again")
+    except BaseException:
+        plain.unlink(missing_ok=True)
+        raise
 
 
-def open_compact(path: Path) -> WeightFile:
-    """Open a compact file.
+def open_compact(path: Path) -> CompactFile:
+    """Open a compact file and check its header; sizes are bounded by the file's own.
 
     Raises:
-        Damaged: Not one, or of a version that is not known here.
+        Damaged: Not one, of a version that is not known here, or with parts that do not fit together.
     """
     file = open_weights(path)
-    if (file.metadata.get("format"), file.metadata.get("version")) != (FORMAT, VERSION) or _HEADER not in file.metadata:
+    said = (file.metadata.get("format"), file.metadata.get("version"))
+    if said != (FORMAT, VERSION):
         raise Damaged(
-            f"{path} is no compact checkpoint of version {VERSION} (format {file.metadata.get('format')!r}, version "
-            f"{file.metadata.get('version')!r}); plain files need no turning back"
+            f"{path} is no compact checkpoint of version {VERSION} (format {said[0]!r}, version {said[1]!r}); a plain "
+            "file needs no turning back, a newer version a newer prunus"
         )
-    return file
+    try:
+        refuse_gaps(file.tensors, 8 + len(file.header.encode()), path.stat().st_size)
+        text = file.metadata[_HEADER]
+        begin = 8 + len(text.encode())
+        entries = json.loads(text)
+        size = max((entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"), default=0)
+        plain = read_entries(entries, begin, begin + size)
+        refuse_gaps(plain, begin, begin + size)
+        left = set(file.tensors)
+        for info in plain.values():
+            left -= _refuse_misfit(file, info)
+        if left:
+            raise ValueError(f"{min(left)} belongs to no tensor of the plain file")
+    except BAD_HEADER as error:
+        raise Damaged(f"{path} is damaged: {error!r}; fetch it again") from error
+    return CompactFile(file, plain)
 
 
-def plain_tensors(file: WeightFile) -> dict[str, TensorInfo]:
-    """Dtypes and shapes of the tensors that stand in the plain file, by name; of a plain file, its own.
+def count_plain_zeros(opened: CompactFile, name: str) -> int:
+    """Zeros of either sign in a tensor of the plain file, without making it.
 
     Raises:
-        Damaged: The compact file lacks a part of one.
+        Damaged: It has another number of values than of bits.
     """
-    if file.metadata.get("format") != FORMAT:
-        return file.tensors
-    names = [name for name in json.loads(file.metadata[_HEADER]) if name != "__metadata__"]
-    return {name: file.tensors.get(name) or _matrix(file, name) for name in names}
-
-
-def _matrix(file: WeightFile, name: str) -> TensorInfo:
-    module = name.removesuffix(".weight")
-    try:
-        rows, columns = (int(size) for size in bits_of(file, f"{module}.shape"))
-        return TensorInfo(name, file.tensors[f"{module}.compressed"].dtype, (rows, columns), 0)
-    except (KeyError, ValueError) as error:
-        raise Damaged(f"{file.path}: {name} is not whole ({error}); fetch it again") from error
-
-
-def count_plain_zeros(file: WeightFile, name: str) -> int:
-    """Zeros of either sign in a tensor of the plain file, without making it."""
+    file = opened.file
     if name in file.tensors:
         return count_zeros(file, name)
-    stored = f"{name.removesuffix('.weight')}.compressed"
-    return _matrix(file, name).num_elements - file.tensors[stored].num_elements + count_zeros(file, stored)
+    module = name.removesuffix(".weight")
+    stored = file.tensors[f"{module}.compressed"].num_elements
+    if count_set_bits(file, f"{module}.bitmask") != stored:
+        raise Damaged(f"{file.path}: the values of {name} do not fit its bits; fetch it again")
+    return opened.plain[name].num_elements - stored + count_zeros(file, f"{module}.compressed")
 
 
-def read_tensor(file: WeightFile, name: str) -> Bits:
+def read_tensor(opened: CompactFile, name: str) -> Bits:
     """One tensor of the plain file, dense, as unsigned integers of its element's size.
 
     Raises:
         Damaged: Its parts do not fit together.
     """
+    file, info = opened.file, opened.plain[name]
     if name in file.tensors:
-        return bits_of(file, name).reshape(file.tensors[name].shape)
-    module, (rows, columns) = name.removesuffix(".weight"), _matrix(file, name).shape
-    try:
-        kept = bits_of(file, f"{module}.bitmask").reshape(rows, -(-columns // 8))
-        values = bits_of(file, f"{module}.compressed")
-        begins = bits_of(file, f"{module}.row_offsets")
-    except (KeyError, ValueError) as error:
-        raise Damaged(f"{file.path}: {name} is not whole ({error}); fetch it again") from error
-    kept_RC = np.unpackbits(kept, axis=1, count=columns, bitorder="little").view(bool)
-    counts = np.count_nonzero(kept_RC, axis=1)
-    if int(counts.sum()) != values.size or not np.array_equal(begins, _begins(counts)):
+        return bits_of(file, name).reshape(info.shape)
+    rows, columns = info.shape
+    shape, kept, values, begins_R = (
+        bits_of(file, f"{name.removesuffix('.weight')}.{part}")
+        for part in ("shape", "bitmask", "compressed", "row_offsets")
+    )
+    kept_RC = np.unpackbits(kept.reshape(rows, -1), axis=1, count=columns, bitorder="little").view(bool)
+    counts_R = np.count_nonzero(kept_RC, axis=1)
+    if (
+        shape.tolist() != [rows, columns]
+        or int(counts_R.sum()) != values.size
+        or not np.array_equal(begins_R, _begins(counts_R))
+    ):
         raise Damaged(f"{file.path}: the values of {name} do not fit its bits; fetch it again")
     dense_RC = np.zeros((rows, columns), values.dtype)
     dense_RC[kept_RC] = values
     return dense_RC
+
+
+def _refuse_misfit(file: WeightFile, info: TensorInfo) -> set[str]:
+    """Names of the tensors that hold a tensor of the plain file.
+
+    Raises:
+        ValueError: One is missing, or of another dtype or shape.
+    """
+    module = info.name.removesuffix(".weight")
+    if info.name in file.tensors:
+        wanted: dict[str, tuple[str, tuple[int, ...]]] = {info.name: (info.dtype, info.shape)}
+    else:
+        rows, columns = info.shape
+        if not rows or not columns:
+            raise ValueError(f"{info.name} is empty, and missing")
+        stored = file.tensors[f"{module}.compressed"].num_elements
+        wanted = {
+            f"{module}.row_offsets": ("I64", (rows,)),
+            f"{module}.shape": ("I64", (2,)),
+            f"{module}.compressed": (info.dtype, (stored,)),
+            f"{module}.bitmask": ("U8", (rows, -(-columns // 8))),
+        }
+    for name, expected in wanted.items():
+        if (found := file.tensors[name]) and (found.dtype, found.shape) != expected:
+            raise ValueError(f"{name} is {found.dtype}{list(found.shape)}, not {expected[0]}{list(expected[1])}")
+    return set(wanted)
 
 
 def _sparse_parts(file: WeightFile, info: TensorInfo) -> list[_Part]:

@@ -7,6 +7,8 @@ the flattened row-major mask; a set bit keeps the weight. Its metadata names the
 import json
 import math
 import re
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from configs.errors import ConfigError
 from service import compact
 from service.errors import Damaged, NotFound, Refused
 from service.report import Layer, Report, total
-from service.weights import TensorInfo, WeightFile, count_set_bits, last_byte, open_weights
+from service.weights import TensorInfo, WeightFile, count_set_bits, count_zeros, last_byte, open_weights
 
 MASK_FORMAT = "prunus-mask"
 _INDEX = "model.safetensors.index.json"
@@ -52,12 +54,12 @@ def _find(path: Path) -> tuple[list[WeightFile], Path]:
     if path.is_file():
         return [open_weights(path)], path.parent
     for directory in (path, path / "model"):
+        if found := compact.compact_files(directory):
+            return [open_weights(file) for file in found], directory
         if (directory / _INDEX).is_file():
             return _open_shards(directory), directory
         if (directory / _SINGLE).is_file():
             return [open_weights(directory / _SINGLE)], directory
-        if found := sorted(directory.glob("model.sparse*.safetensors")):
-            return [compact.open_compact(file) for file in found], directory
     masks = _newest_step(path / "masks") or _newest_step(path)
     found = sorted((masks or path).glob("*.safetensors"))
     if not found:
@@ -98,14 +100,13 @@ def _verified(directory: Path) -> str:
 
 
 def _model_report(path: Path, files: list[WeightFile], directory: Path, notes: list[str]) -> Report:
-    tensors = {name: (file, info) for file in files for name, info in compact.plain_tensors(file).items()}
-    recorded = _recorded(directory / _SPARSITY, tensors)
+    tensors = {info.name: (info, count) for file in files for info, count in _tensors(file)}
+    recorded = _recorded(directory / _SPARSITY, {name: info for name, (info, _) in tensors.items()})
     layers = []
     for name in sorted(tensors, key=_natural):
-        file, info = tensors[name]
+        info, count = tensors[name]
         counted = name in recorded if recorded is not None else _looks_prunable(info)
-        zeros = compact.count_plain_zeros(file, name)
-        layer = Layer(name=name, shape=info.shape, weights=info.num_elements, zeros=zeros, counted=counted)
+        layer = Layer(name=name, shape=info.shape, weights=info.num_elements, zeros=count(), counted=counted)
         layers.append(layer)
         if recorded is not None and counted and recorded[name] != layer.zeros:
             raise Damaged(
@@ -118,14 +119,25 @@ def _model_report(path: Path, files: list[WeightFile], directory: Path, notes: l
     return Report(path=str(path), kind="model", layers=tuple(layers), totals=totals, notes=tuple(notes))
 
 
-def _recorded(path: Path, tensors: dict[str, tuple[WeightFile, TensorInfo]]) -> dict[str, int] | None:
+def _tensors(file: WeightFile) -> Iterator[tuple[TensorInfo, Callable[[], int]]]:
+    """Each tensor of a file in either form, with what counts its zeros."""
+    if compact.is_compact(file):
+        opened = compact.open_compact(file.path)
+        for info in opened.plain.values():
+            yield info, partial(compact.count_plain_zeros, opened, info.name)
+    else:
+        for info in file.tensors.values():
+            yield info, partial(count_zeros, file, info.name)
+
+
+def _recorded(path: Path, tensors: dict[str, TensorInfo]) -> dict[str, int] | None:
     """Zeros by prunable weight, as the job that wrote the model recorded them; None without a record."""
     if not path.is_file():
         return None
     try:
         entries = {str(name): entry for name, entry in _read_json(path)["prunable"].items()}
         for name, entry in entries.items():
-            if name not in tensors or tensors[name][1].shape != tuple(entry["shape"]):
+            if name not in tensors or tensors[name].shape != tuple(entry["shape"]):
                 raise Damaged(f"{path} speaks of {name} {entry['shape']}, which the model does not have")
         return {name: int(entry["zeros"]) for name, entry in entries.items()}
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -18,6 +18,10 @@ from numpy.typing import NDArray
 from service.errors import Damaged
 
 _MAX_HEADER_BYTES = 100_000_000
+BAD_HEADER = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+"""What reading a header that somebody made up may raise."""
+_LONGEST = 1 << 40
+"""Elements along one axis; a longer one is a made-up header, even if another axis is 0."""
 _BLOCK = 1 << 22
 """Elements that are in memory at one time."""
 _LAYOUT: dict[str, tuple[str, int | None]] = {
@@ -85,11 +89,37 @@ def open_weights(path: Path) -> WeightFile:
                 raise ValueError("it does not begin with a header of that format, or is cut short inside it")
             text = file.read(length).decode()
         header = json.loads(text)
-        metadata = {str(key): str(value) for key, value in header.pop("__metadata__", {}).items()}
-        tensors = {name: _tensor(name, entry, 8 + length, file_size) for name, entry in header.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        metadata = {str(key): str(value) for key, value in header.get("__metadata__", {}).items()}
+        tensors = read_entries(header, 8 + length, file_size)
+    except (*BAD_HEADER, OSError, struct.error) as error:
         raise Damaged(f"{path} is not a whole safetensors file: {error}; fetch it again") from error
     return WeightFile(path, tensors, metadata, text)
+
+
+def read_entries(header: dict[str, Any], data_begin: int, file_size: int) -> dict[str, TensorInfo]:
+    """Check the tensors of a header, and say where they lie in a file of ``file_size`` bytes.
+
+    Raises:
+        One of ``BAD_HEADER``.
+    """
+    return {
+        name: _tensor(name, entry, data_begin, file_size) for name, entry in header.items() if name != "__metadata__"
+    }
+
+
+def refuse_gaps(tensors: dict[str, TensorInfo], data_begin: int, file_size: int) -> None:
+    """Check that tensors lie one after the other and fill the file, as the format asks.
+
+    Raises:
+        ValueError: They overlap, or bytes belong to none.
+    """
+    end = data_begin
+    for info in sorted(tensors.values(), key=lambda info: (info.offset, info.num_bytes)):
+        if info.offset != end:
+            raise ValueError(f"{info.name} begins at byte {info.offset:,}, where byte {end:,} was expected")
+        end += info.num_bytes
+    if end != file_size:
+        raise ValueError(f"its tensors end at byte {end:,} of {file_size:,}")
 
 
 def count_zeros(file: WeightFile, name: str) -> int:
@@ -151,6 +181,7 @@ def _tensor(name: str, entry: dict[str, Any], data_begin: int, file_size: int) -
     if dtype not in _LAYOUT:
         raise ValueError(f"{name} has the dtype {dtype}, which is not known here")
     expected = math.prod(shape) * np.dtype(_LAYOUT[dtype][0]).itemsize
-    if min(shape, default=0) < 0 or begin < 0 or end - begin != expected or data_begin + end > file_size:
+    sane = all(0 <= size <= _LONGEST for size in shape)
+    if not sane or begin < 0 or end - begin != expected or data_begin + end > file_size:
         raise ValueError(f"{name} {dtype}{list(shape)} does not fit bytes {begin}-{end} of the file")
     return TensorInfo(name, dtype, shape, data_begin + begin)

