@@ -73,7 +73,9 @@ class CompactFile:
 
 def compact_files(directory: Path) -> list[Path]:
     """The compact files of a directory: one, or shards."""
-    return sorted(path for path in directory.glob("model.sparse*") if COMPACT_NAME.fullmatch(path.name) and path.is_file())
+    return sorted(
+        path for path in directory.glob("model.sparse*") if COMPACT_NAME.fullmatch(path.name) and path.is_file()
+    )
 
 
 def is_compact(file: WeightFile) -> bool:
