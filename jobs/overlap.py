@@ -16,8 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from jobs.errors import PruningError
-
-Masks = dict[str, torch.Tensor]
+from jobs.masks import Masks
 
 
 @dataclass(frozen=True)
@@ -56,12 +55,12 @@ class Overlap:
 
     @property
     def random_iou_kept(self) -> float:
-        """IOU of the kept positions that random masks of the same sparsity per weight are expected to have."""
+        """IOU of the kept positions at the overlap that random masks of the same sparsity per weight have on average."""
         return self._iou_kept(self.expected_both)
 
     @property
     def random_iou_removed(self) -> float:
-        """IOU of the removed positions that random masks of the same sparsity per weight are expected to have."""
+        """IOU of the removed positions at the overlap that random masks of the same sparsity per weight have on average."""
         return self._iou_removed(self.expected_both)
 
     def _iou_kept(self, both: float) -> float:
