@@ -55,12 +55,12 @@ class Overlap:
 
     @property
     def random_iou_kept(self) -> float:
-        """IOU of the kept positions at the overlap that random masks of the same sparsity per weight have on average."""
+        """IOU of the kept positions at the mean overlap of random masks of the same sparsity per weight."""
         return self._iou_kept(self.expected_both)
 
     @property
     def random_iou_removed(self) -> float:
-        """IOU of the removed positions at the overlap that random masks of the same sparsity per weight have on average."""
+        """IOU of the removed positions at the mean overlap of random masks of the same sparsity per weight."""
         return self._iou_removed(self.expected_both)
 
     def _iou_kept(self, both: float) -> float:
