@@ -58,8 +58,8 @@ class LearningRate(Strict):
     """Learning rate over the optimizer steps."""
 
     peak: float = Field(gt=0.0, lt=10.0)
-    """Highest learning rate; ``linear_rewind`` with growth from step 0 passes it by (N - P) / (N - P - w), of N steps with P
-    of growth and w of warm-up (2% in the paper's recipe; `prunus plan` draws it)."""
+    """Highest learning rate. ``linear_rewind`` with growth from step 0 passes it, to (N - P) / (N - P - w) of it, of N
+    steps with P of growth and w of warm-up: 2% in the paper's recipe; ``prunus plan`` draws it."""
     schedule: Literal["linear", "linear_rewind", "constant"] = "linear"
     """``linear`` to 0; ``constant``; ``linear_rewind``: linear, jumping back at each mask update while sparsity
     grows (Prune OFA; needs method gradual_magnitude)."""
