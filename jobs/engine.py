@@ -30,7 +30,7 @@ deepspeed.ops.__compatible_ops__ = {}
 
 
 def bf16_slows_down(spec: JobSpec, device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this job would be faster in fp32: bf16 on an x86 CPU without AMX.
+    """Whether this job is likely to be faster in fp32: bf16 on an x86 CPU without AMX.
 
     A step took 2.8 times as long on a Xeon with avx512_bf16 alone (benchmarks/README.md).
     """

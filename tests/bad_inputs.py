@@ -30,7 +30,7 @@ def bad_jobs(tiny: TinyInputs, root: Path) -> list[dict[str, Any]]:
     text = {"files": [str(tiny.text)]}
     english = {"name": "masked_lm", "data": {"train": text, "sequence_length": 16}}
     rows = {"files": [str(tiny.labelled)]}
-    labelled = {"name": "classification", "data": {"train": rows, "eval": rows, "sequence_length": 16}}
+    labelled: dict[str, Any] = {"name": "classification", "data": {"train": rows, "eval": rows, "sequence_length": 16}}
     train = {"num_steps": 2, "batch_size": 4, "lr": {"peak": 1e-3}}
     pruned = {"name": "gradual_magnitude", "final_sparsity": 0.5}
     good = {"task": english, "model": {"from": str(tiny.model)}, "train": train}
@@ -41,7 +41,7 @@ def bad_jobs(tiny: TinyInputs, root: Path) -> list[dict[str, Any]]:
     return [
         {"name": "missing-file", **good, "task": lines_from(str(root / "nowhere.txt"))},
         {"name": "empty", **good, "task": lines_from(str(root / "empty.txt"))},
-        {"name": "column", **good, "task": {**labelled, "data": {**labelled["data"], "label_column": "nope"}}},  # type: ignore[dict-item]
+        {"name": "column", **good, "task": {**labelled, "data": {**labelled["data"], "label_column": "nope"}}},
         {"name": "tokenizer", **good, "distillation": {"teacher": str(tiny.stranger)}},
         {"name": "pattern", **good, "method": {**pruned, "prunable": {"include": ["no.such.weight"]}}},
         {"name": "corrupt", **good, "model": {"from": str(corrupt)}},

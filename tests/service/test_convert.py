@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
+from typer.testing import CliRunner
 
 from configs.artifacts import MANIFEST, Manifest, build_entries, sha256_file, verify, write_atomic
-from service.convert import convert
+from service.cli import app
+from service.convert import Form, convert
 from service.errors import Damaged, NotFound, Refused
 from service.inspect import inspect
 
@@ -122,13 +124,13 @@ def test_without_a_manifest_there_is_none_after(fetched: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(("form", "wanted"), [("plain", "model.sparse.safetensors"), ("compact", "model.safetensors")])
-def test_the_form_that_is_there_already_is_named(fetched: Path, tmp_path: Path, form: str, wanted: str) -> None:
+def test_the_form_that_is_there_already_is_named(fetched: Path, tmp_path: Path, form: Form, wanted: str) -> None:
     source = fetched
     if form == "compact":
         source = tmp_path / "compact"
         convert(fetched, source, "compact")
     with pytest.raises(NotFound, match=rf"holds no {wanted}: it is {form} already"):
-        convert(source, tmp_path / "again", form)  # type: ignore[arg-type]
+        convert(source, tmp_path / "again", form)
     assert not (tmp_path / "again").exists()
 
 
@@ -161,3 +163,14 @@ def test_damage_in_the_middle_leaves_nothing(fetched: Path, tmp_path: Path) -> N
     with pytest.raises(Damaged):
         convert(tmp_path / "compact", tmp_path / "plain", "plain")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["compact", "fetched"]
+
+
+def test_the_command_says_what_it_wrote_and_what_it_refuses(fetched: Path, tmp_path: Path) -> None:
+    command = ["convert", str(fetched), str(tmp_path / "compact"), "--to", "compact", "--json"]
+    told = json.loads(CliRunner().invoke(app, command).stdout)
+    assert (told["form"], told["verified"]) == ("compact", True)
+    assert told["bytes_after"] == (tmp_path / "compact" / "model.sparse.safetensors").stat().st_size
+    again = CliRunner().invoke(app, command)
+    assert again.exit_code != 0
+    assert "holds files" in again.stderr
+    assert "Traceback" not in again.output

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from configs import Campaign, load_text
+from service.cli import app
 from service.errors import Refused
 from service.plan import chart, curves, page, save_png
 
@@ -87,3 +89,12 @@ def test_the_picture(campaign: Campaign, tmp_path: Path) -> None:
     assert (tmp_path / "plan.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(Refused, match="cannot be written"):
         save_png(campaign, tmp_path / "no" / "plan.png")
+
+
+def test_the_command_draws_every_job_without_a_server(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text(RECIPE, encoding="utf-8")
+    drawn = CliRunner().invoke(app, ["plan", str(tmp_path / "r.yaml"), "--png", str(tmp_path / "r.png")])
+    assert drawn.exit_code == 0, drawn.output
+    for title in ("dense: masked_lm", "sparse: masked_lm", "one-shot: masked_lm"):
+        assert title in drawn.stdout
+    assert (tmp_path / "r.png").is_file()
