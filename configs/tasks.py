@@ -64,8 +64,16 @@ class ClassificationData(Strict):
     label_column: str = "label"
     sequence_length: int = Field(default=128, ge=8)
     """Longer inputs are cut to so many tokens."""
+    group_by_length: bool = False
+    """Batches of rows of about the same length: less padding, the same rows per epoch. Not with ``streaming``."""
     streaming: bool = False
     """Read as a stream: needs ``train.num_steps`` and ``task.labels``; rows of the split are not counted."""
+
+    @model_validator(mode="after")
+    def _lengths_are_known(self) -> Self:
+        if self.group_by_length and self.streaming:
+            raise ValueError("group_by_length needs the lengths of all rows, which a stream does not know; drop one")
+        return self
 
 
 class Classification(Strict):

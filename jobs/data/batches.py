@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from jobs.data.order import Indices, Layout, ShuffledEpochs, eval_share
+from jobs.data.order import ByLength, Indices, Layout, ShuffledEpochs, eval_share
 
 Batch = dict[str, torch.Tensor]
 """``input_ids``, ``attention_mask``, ``token_type_ids`` (where the tokenizer makes them), ``labels``; all int64."""
@@ -49,10 +49,10 @@ class StepBatches(ABC):
 class ShuffledBatches(StepBatches):
     """Batches of a split that can be indexed: a pure function of (seed, step)."""
 
-    def __init__(self, sequences: Sequences, layout: Layout, seed: int) -> None:
+    def __init__(self, sequences: Sequences, layout: Layout, seed: int, by_length: ByLength | None = None) -> None:
         self._sequences = sequences
         self._layout = layout
-        self._epochs = ShuffledEpochs(len(sequences), seed)
+        self._epochs = ShuffledEpochs(len(sequences), seed, by_length)
 
     def at(self, step: int) -> list[Batch]:
         """Return this rank's micro-batches of a step (0-based)."""

@@ -19,7 +19,7 @@ from configs import JobSpec
 from configs.tasks import Classification, ClassificationData, DataSource
 from jobs.data.batches import Batch, EvalBatches, ShuffledBatches, StepBatches, TaskData
 from jobs.data.cache import content_key, entry, open_array, read_meta, shared_entry, token_dtype, tokenizer_digest
-from jobs.data.order import Indices, Layout
+from jobs.data.order import ByLength, Indices, Layout
 from jobs.data.packing import ROWS_PER_CALL, plain_encoder
 from jobs.data.sources import Rows, find_rows
 from jobs.data.stream import StreamedBatches
@@ -86,6 +86,11 @@ class LabelledSequences:
 
     def __len__(self) -> int:
         return len(self._labels_N)
+
+    @property
+    def lengths_N(self) -> npt.NDArray[np.int64]:
+        """Tokens of each row."""
+        return np.diff(self._bounds)
 
     def collate(self, indices_B: Indices, epochs_B: Indices) -> Batch:  # noqa: ARG002 - nothing here is random
         """Return these rows, padded to the longest."""
@@ -217,7 +222,8 @@ def classification_data(spec: JobSpec, tokenizer: PreTrainedTokenizerBase, cache
         folder = prepare(data.train, "task.data.train")
         labels = task.labels or sort_labels(read_meta(folder)["values"])
         stored = LabelledSequences(folder, labels, padding, "task.data.train")
-        train = ShuffledBatches(stored, layout, spec.train.seed)
+        by_length = ByLength(stored.lengths_N, layout.batch_size) if data.group_by_length else None
+        train = ShuffledBatches(stored, layout, spec.train.seed, by_length)
         num_train, parts = len(stored), [folder.name]
     require_two(labels)
     eval_folder = prepare(data.eval, "task.data.eval")

@@ -7,6 +7,7 @@ meet at a step whatever the number of ranks, and a step number is all that a res
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -41,13 +42,49 @@ class Layout:
         return [range(start + j * size, start + (j + 1) * size) for j in range(self.accumulation_steps)]
 
 
+BATCHES_PER_POOL = 50
+"""Grouping by length sorts so many batches' worth of shuffled sequences at a time: enough to lose the padding, few
+enough that a batch is still drawn from a random part of the split."""
+
+
+@dataclass(frozen=True)
+class ByLength:
+    """Group sequences of about the same length into a global batch, so that little of it is padding.
+
+    Attributes:
+        lengths_N: Tokens of each sequence.
+        batch_size: Sequences per optimizer step over all ranks.
+    """
+
+    lengths_N: npt.NDArray[np.integer[Any]]
+    batch_size: int
+
+    def group(self, shuffled_N: npt.NDArray[np.uint32], first: int, rng: np.random.Generator) -> npt.NDArray[np.uint32]:
+        """Return ``shuffled_N`` in another order: pools sorted by length, cut into batches, the batches shuffled.
+
+        ``first`` is the place of the epoch's first sequence in its global batch. What belongs to a batch with another
+        epoch in it stays as shuffled.
+        """
+        lead = min(-first % self.batch_size, len(shuffled_N))
+        num_batches = (len(shuffled_N) - lead) // self.batch_size
+        end = lead + num_batches * self.batch_size
+        if num_batches == 0:
+            return shuffled_N
+        pool = BATCHES_PER_POOL * self.batch_size
+        pools = (shuffled_N[start : min(start + pool, end)] for start in range(lead, end, pool))
+        ordered = np.concatenate([p[np.argsort(self.lengths_N[p], kind="stable")] for p in pools])
+        batches = rng.permutation(ordered.reshape(num_batches, self.batch_size))
+        return np.concatenate([shuffled_N[:lead], batches.reshape(-1), shuffled_N[end:]])
+
+
 class ShuffledEpochs:
     """Position -> (epoch, sequence index). The permutations of the two latest epochs are kept in memory."""
 
-    def __init__(self, num_sequences: int, seed: int) -> None:
+    def __init__(self, num_sequences: int, seed: int, by_length: ByLength | None = None) -> None:
         assert num_sequences > 0
         self.num_sequences = num_sequences
         self._seed = seed
+        self._by_length = by_length
         self._permutations: OrderedDict[int, npt.NDArray[np.uint32]] = OrderedDict()
 
     def locate(self, positions: range) -> tuple[Indices, Indices]:
@@ -62,7 +99,10 @@ class ShuffledEpochs:
     def _permutation(self, epoch: int) -> npt.NDArray[np.uint32]:
         if epoch not in self._permutations:
             permutation = np.arange(self.num_sequences, dtype=np.uint32)
-            np.random.Generator(np.random.PCG64([self._seed, epoch])).shuffle(permutation)
+            rng = np.random.Generator(np.random.PCG64([self._seed, epoch]))
+            rng.shuffle(permutation)
+            if self._by_length is not None:
+                permutation = self._by_length.group(permutation, epoch * self.num_sequences, rng)
             self._permutations[epoch] = permutation
             while len(self._permutations) > 2:
                 self._permutations.popitem(last=False)

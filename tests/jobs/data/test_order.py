@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from jobs.data.order import Layout, ShuffledEpochs, eval_share
+from jobs.data.order import ByLength, Layout, ShuffledEpochs, eval_share
 
 
 def test_ranks_cut_the_global_batch_into_consecutive_slices() -> None:
@@ -58,3 +58,46 @@ def test_evaluation_counts_each_row_once_and_gives_ranks_equally_many(num_rows: 
     counted = sorted(int(r) for rows, weights in shares for r, w in zip(rows, weights, strict=True) if w == 1.0)
     assert counted == list(range(num_rows))
     assert all(set(weights.tolist()) <= {0.0, 1.0} for _, weights in shares)
+
+
+def grouped(num_sequences: int, batch_size: int, num_epochs: int = 3) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Epochs and indices of whole epochs in order, and the lengths behind them."""
+    lengths_N = np.random.default_rng(5).integers(1, 100, num_sequences)
+    epochs, indices = ShuffledEpochs(num_sequences, 1, ByLength(lengths_N, batch_size)).locate(
+        range(num_epochs * num_sequences)
+    )
+    return epochs, indices, lengths_N
+
+
+@pytest.mark.parametrize(("num_sequences", "batch_size"), [(640, 8), (645, 8), (7, 8), (3, 8), (1, 4), (16, 16)])
+def test_grouping_by_length_still_shows_every_sequence_once_an_epoch(num_sequences: int, batch_size: int) -> None:
+    epochs, indices, _ = grouped(num_sequences, batch_size)
+    assert (epochs.reshape(3, -1) == np.arange(3)[:, None]).all()
+    assert (np.sort(indices.reshape(3, -1), axis=1) == np.arange(num_sequences)).all()
+
+
+def test_grouping_by_length_loses_nearly_all_padding_also_where_epochs_are_no_whole_batches() -> None:
+    _, indices, lengths_N = grouped(num_sequences=1605, batch_size=8)
+    batches = lengths_N[indices[: len(indices) // 8 * 8]].reshape(-1, 8)
+    padded = batches.max(axis=1).sum() * 8 / batches.sum()
+    plain = lengths_N[ShuffledEpochs(1605, 1).locate(range(4808))[1]].reshape(-1, 8)
+    # Uniform lengths: the longest of 8 is 16/9 of the mean. Grouped, only batches across two epochs pad like that.
+    assert plain.max(axis=1).sum() * 8 / plain.sum() > 1.7
+    assert padded < 1.05
+
+
+def test_grouped_batches_do_not_come_sorted_and_differ_by_epoch() -> None:
+    _, indices, lengths_N = grouped(num_sequences=640, batch_size=8)
+    means = lengths_N[indices].reshape(3, 80, 8).mean(axis=2)
+    for epoch in means:
+        assert abs(np.corrcoef(epoch, np.arange(80))[0, 1]) < 0.3
+    sets = [{frozenset(b) for b in epoch.reshape(-1, 8).tolist()} for epoch in indices.reshape(3, -1)]
+    assert not sets[0] & sets[1]
+
+
+def test_grouped_positions_can_be_read_without_those_before_them() -> None:
+    lengths_N = np.random.default_rng(5).integers(1, 100, 21)
+    walked, jumped = (ShuffledEpochs(21, 1, ByLength(lengths_N, 4)) for _ in range(2))
+    for start in range(0, 400, 4):
+        expected = walked.locate(range(start, start + 4))
+    assert [a.tolist() for a in jumped.locate(range(396, 400))] == [a.tolist() for a in expected]
