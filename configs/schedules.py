@@ -39,6 +39,24 @@ def cubic_sparsity(step: int, growth: Window, initial: float, final: float) -> f
     return final + (initial - final) * left**3
 
 
+def linear_sparsity(step: int, growth: Window, initial: float, final: float) -> float:
+    """Straight from ``initial`` at t0 to ``final`` at t1, constant outside; arguments as for :func:`cubic_sparsity`."""
+    if step >= growth.end:
+        return final
+    if step <= growth.begin:
+        return initial
+    return initial + (final - initial) * (step - growth.begin) / (growth.end - growth.begin)
+
+
+def sparsity_at(step: int, num_steps: int, method: GradualMagnitude) -> float:
+    """Sparsity that a method aims at after ``step`` of ``num_steps`` optimizer steps, in [0, 1)."""
+    growth = window_steps(method.growth_window, num_steps)
+    if method.schedule == "constant":
+        return method.final_sparsity if step >= growth.begin else method.initial_sparsity
+    rule = cubic_sparsity if method.schedule == "cubic" else linear_sparsity
+    return rule(step, growth, method.initial_sparsity, method.final_sparsity)
+
+
 def is_update_step(step: int, selection: Window, growth: Window, update_every: int) -> bool:
     """Whether masks are chosen anew after this step: every ``update_every`` steps of the selection window [begin, end],
     and at the end of growth, so that the target is reached exactly even if no regular update falls there."""

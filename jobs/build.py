@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from configs import JobSpec, Launch
 from configs.artifacts import JobDirectory
 from configs.methods import Dense, Locked
+from jobs import masks as masks_module
 from jobs import models
 from jobs.data import TaskData
 from jobs.enforcement import MaskedWeights
@@ -57,6 +58,7 @@ def build_engine(
         prunable = models.prunable_parameters(student, spec.method.prunable)
     shapes = {name: tuple(weight.shape) for name, weight in prunable.items()}
     given = _given_mask(spec, origins, shapes)
+    base = masks_module.weights_digest(prunable) if prunable and ranks.is_main else ""
     distillation = spec.distillation
     mixture = Weights(
         task=distillation.task_weight if distillation else 1.0,
@@ -72,8 +74,9 @@ def build_engine(
         shards = shard_view(prunable, engine.torch_optimizer, engine.engine_optimizer, ranks.rank)
         weights = MaskedWeights(shards, engine.engine_optimizer, ranks)
     num_steps = spec.train.num_steps or _steps_of_epochs(spec, data)
+    heads = getattr(student.config, "num_attention_heads", None)
     # A method that prunes nothing never touches its weights.
-    start = Start(weights or MaskedWeights([], engine.engine_optimizer, ranks), num_steps, ranks, given)
+    start = Start(weights or MaskedWeights([], engine.engine_optimizer, ranks), num_steps, ranks, given, heads, base)
     return engine, weights, start
 
 

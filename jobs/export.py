@@ -101,10 +101,10 @@ def _share(entries: object) -> float:
     return zeros / total if total else 0.0
 
 
-def write_mask(masks: Masks, artifacts: Path, method: str, step: int) -> None:
+def write_mask(masks: Masks, artifacts: Path, facts: masks_module.Facts) -> None:
     """Write ``masks/step-N/`` of the artifacts."""
     if masks:
-        masks_module.save(masks, artifacts / "masks" / f"step-{step}", method=method, step=step)
+        masks_module.save(masks, artifacts / "masks" / f"step-{facts.step}", facts)
 
 
 def write_manifest(artifacts: Path, launch: Launch, lineage: dict[str, str]) -> str:

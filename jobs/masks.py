@@ -2,13 +2,18 @@
 
 File: safetensors with one uint8 tensor per weight, ``ceil(n / 8)`` bytes, the flattened row-major mask with the first
 element in the lowest bit; shapes and facts in the metadata (strings only):
-``{"format": "prunus-mask", "version": "1", "shapes": JSON, "method": ..., "step": ..., "pattern": "unstructured"}``.
+``{"format": "prunus-mask", "version": "1", "shapes": JSON, "method": ..., "step": ..., "pattern": ..., "digest": sha256
+of names, shapes and bits, "base_sha256": of the prunable weights before the first step, "parents": JSON}``.
 """
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -22,8 +27,29 @@ FILE_NAME = "mask.safetensors"
 _BIT_VALUES = torch.tensor([1, 2, 4, 8, 16, 32, 64, 128], dtype=torch.uint8)
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What a mask file says of its origin.
+
+    Attributes:
+        method: Name of the method that chose it.
+        step: Optimizer steps done then.
+        pattern: As in the recipe.
+        base_sha256: :func:`weights_digest` of the weights that the job started from; empty if not known.
+        parents: Role (model, teacher, mask) -> source, with the digest of its manifest.
+    """
+
+    method: str
+    step: int
+    pattern: str = "unstructured"
+    base_sha256: str = ""
+    parents: Mapping[str, str] = field(default_factory=dict)
+
+
 def pack(mask: torch.Tensor) -> torch.Tensor:
     """Pack a bool tensor of n elements into ``ceil(n / 8)`` bytes (uint8, 1-D)."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.packbits(mask.numpy().reshape(-1), bitorder="little"))
     flat = mask.reshape(-1).to(torch.uint8)
     padded = torch.nn.functional.pad(flat, (0, -flat.numel() % 8)).view(-1, 8)
     return (padded * _BIT_VALUES.to(padded.device)).sum(1, dtype=torch.uint8)
@@ -32,33 +58,54 @@ def pack(mask: torch.Tensor) -> torch.Tensor:
 def unpack(packed: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
     """Inverse of ``pack``; bool of the given shape."""
     numel = int(torch.Size(shape).numel())
+    if packed.device.type == "cpu":
+        bits_N = np.unpackbits(packed.numpy(), count=numel, bitorder="little")
+        return torch.from_numpy(bits_N.view(np.bool_)).view(shape)
     bits = (packed.view(-1, 1) & _BIT_VALUES.to(packed.device)) != 0
     return bits.view(-1)[:numel].view(shape)
 
 
 def digest(masks: Masks) -> str:
     """SHA-256 over names, shapes and bits in order of name: equal masks, equal digest."""
+    shapes = {name: tuple(mask.shape) for name, mask in masks.items()}
+    return _digest({name: pack(mask) for name, mask in masks.items()}, shapes)
+
+
+def _digest(packed: Masks, shapes: Mapping[str, tuple[int, ...]]) -> str:
     total = hashlib.sha256()
-    for name in sorted(masks):
-        total.update(json.dumps([name, list(masks[name].shape)]).encode())
-        total.update(pack(masks[name]).cpu().numpy().tobytes())
+    for name in sorted(packed):
+        total.update(json.dumps([name, list(shapes[name])]).encode())
+        total.update(packed[name].cpu().numpy().data)
     return total.hexdigest()
 
 
-def save(masks: Masks, directory: Path, *, method: str, step: int) -> Path:
+def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names, shapes and fp32 values in order of name."""
+    total = hashlib.sha256()
+    for name in sorted(weights):
+        total.update(json.dumps([name, list(weights[name].shape)]).encode())
+        total.update(weights[name].detach().float().cpu().contiguous().numpy().data)
+    return total.hexdigest()
+
+
+def save(masks: Masks, directory: Path, facts: Facts) -> Path:
     """Write ``directory/mask.safetensors`` (aside, then renamed); returns its path."""
+    packed = {name: pack(mask).cpu() for name, mask in masks.items()}
+    shapes = {name: tuple(mask.shape) for name, mask in masks.items()}
     directory.mkdir(parents=True, exist_ok=True)
     metadata = {
         "format": "prunus-mask",
         "version": "1",
-        "pattern": "unstructured",
-        "method": method,
-        "step": str(step),
-        "shapes": json.dumps({name: list(mask.shape) for name, mask in masks.items()}),
-        "digest": digest(masks),
+        "pattern": facts.pattern,
+        "method": facts.method,
+        "step": str(facts.step),
+        "base_sha256": facts.base_sha256,
+        "parents": json.dumps(dict(facts.parents), sort_keys=True),
+        "shapes": json.dumps(shapes),
+        "digest": _digest(packed, shapes),
     }
     aside = directory / f".{FILE_NAME}.tmp"
-    save_file({name: pack(mask).cpu() for name, mask in masks.items()}, aside, metadata)
+    save_file(packed, aside, metadata)
     return aside.replace(directory / FILE_NAME)
 
 
@@ -74,15 +121,18 @@ def load(path: Path) -> Masks:
             metadata = opened.metadata() or {}
             if metadata.get("format") != "prunus-mask" or metadata.get("version") != "1":
                 raise PruningError(f"{file} is not a prunus mask of version 1 (format {metadata.get('format')!r})")
-            shapes = json.loads(metadata["shapes"])
-            masks = {name: unpack(opened.get_tensor(name), tuple(shape)) for name, shape in shapes.items()}
+            shapes = {name: tuple(shape) for name, shape in json.loads(metadata["shapes"]).items()}
+            packed = {name: opened.get_tensor(name) for name in shapes}
+        for name, shape in shapes.items():
+            if packed[name].shape != (-(-math.prod(shape) // 8),):
+                raise ValueError(f"{name} has {packed[name].numel()} bytes, which do not fit its shape {shape}")
+        if _digest(packed, shapes) != metadata.get("digest"):
+            raise PruningError(f"{file} is damaged: its bits do not match its digest; fetch it again")
+        return {name: unpack(packed[name], shape) for name, shape in shapes.items()}
     except FileNotFoundError as error:
         raise PruningError(f"{file} does not exist; give a job or directory that has a mask") from error
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise PruningError(f"{file} cannot be read as a mask: {error}") from error
-    if digest(masks) != metadata.get("digest"):
-        raise PruningError(f"{file} is damaged: its bits do not match its digest; fetch it again")
-    return masks
 
 
 def sparsity(masks: Masks) -> float:

@@ -15,8 +15,10 @@ from transformers import PreTrainedTokenizerBase
 
 from configs import Launch, __version__
 from configs.artifacts import JobDirectory
+from configs.methods import GradualMagnitude
 from jobs import export, figures
 from jobs.loop import Training
+from jobs.masks import Facts
 
 _PUBLISH_WAIT_S = 120.0
 """Seconds that a finished job gives MLflow to take the rest; what remains is carried over later (``jobs.publish``)."""
@@ -60,7 +62,9 @@ def finish_job(
         run.ranks.barrier()
         return None
     metrics = {**metrics, **measured}
-    export.write_mask(masks, root, spec.method.name, run.num_steps)
+    pattern = spec.method.pattern if isinstance(spec.method, GradualMagnitude) else "given"
+    facts = Facts(spec.method.name, run.num_steps, pattern, run.method.start.base_sha256, lineage)
+    export.write_mask(masks, root, facts)
     _draw(run, root / "figures")
     manifest_sha256 = export.write_manifest(root, launch, lineage)
     run.reporter.phase("publishing")

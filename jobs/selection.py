@@ -70,7 +70,7 @@ def keep_largest(scores: Sequence[Scores], num_remove: int, ranks: Ranks) -> lis
     Raises:
         PruningError: A score is NaN or infinite.
     """
-    _check_finite(scores, ranks)
+    refuse_not_finite(scores, ranks)
     if num_remove <= 0:
         return [torch.ones_like(s.values_L, dtype=torch.bool) for s in scores]
     bits = [s.values_L.contiguous().view(torch.int32) for s in scores]
@@ -151,7 +151,12 @@ def _keep_late_ties(
         kept[positions] = True
 
 
-def _check_finite(scores: Sequence[Scores], ranks: Ranks) -> None:
+def refuse_not_finite(scores: Sequence[Scores], ranks: Ranks) -> None:
+    """Refuse scores that have no order (collective).
+
+    Raises:
+        PruningError: With the weights that are NaN or infinite.
+    """
     bad = [s.name for s in scores if s.values_L.numel() and not _is_finite(s.values_L)]
     names = sorted({name for of_rank in ranks.gather(bad) for name in of_rank})
     if names:

@@ -156,7 +156,9 @@ def _mask_report(path: Path, files: list[WeightFile], notes: list[str]) -> Repor
             raise Damaged(f"{file.path} is not a mask of version 1, its metadata says {file.metadata}")
         shapes = _shapes(file)
         layers += [_mask_layer(file, name, shapes[name]) for name in file.tensors]
-        told = {key: file.metadata[key] for key in ("method", "step", "pattern") if key in file.metadata}
+        told = {
+            key: file.metadata[key] for key in ("method", "step", "pattern", "base_sha256") if file.metadata.get(key)
+        }
         notes.append(f"{file.path.name}: " + ", ".join(f"{key} {value}" for key, value in told.items()))
     layers.sort(key=lambda layer: _natural(layer.name))
     totals = (total("masked weights", layers, len(layers)),)

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from configs import Campaign, JobSpec
 from configs.methods import GradualMagnitude
-from configs.schedules import cubic_sparsity, is_update_step, lr_factor, window_steps
+from configs.schedules import is_update_step, lr_factor, sparsity_at, window_steps
 from service.errors import Refused
 
 _UNKNOWN_STEPS = 1000
@@ -59,7 +59,7 @@ def curves(spec: JobSpec) -> Curves:
         for step in range(num_steps + 1):
             if is_update_step(step, selection, growth, method.update_every):
                 updates.append(step)
-                reached = cubic_sparsity(step, growth, method.initial_sparsity, method.final_sparsity)
+                reached = sparsity_at(step, num_steps, method)
             sparsity.append(reached)
     return Curves(spec.name, num_steps, known, rates, tuple(sparsity), tuple(updates))
 

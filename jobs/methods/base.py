@@ -41,12 +41,16 @@ class Start:
         ranks: The gang.
         given_mask: Mask that the starting checkpoint or the spec brings, checked against the weights' shapes; None if
             there is none.
+        num_heads: Attention heads of the model; None if its configuration names none.
+        base_sha256: Digest of the prunable weights before the first step, on rank 0; empty elsewhere.
     """
 
     weights: MaskedWeights
     num_steps: int
     ranks: Ranks
     given_mask: Masks | None
+    num_heads: int | None = None
+    base_sha256: str = ""
 
 
 class Method(ABC, Generic[SpecT]):

@@ -1,11 +1,11 @@
-"""Gradual magnitude pruning: remove the smallest weights on a cubic schedule.
+"""Gradual magnitude pruning: remove the smallest weights, or groups of them, on a schedule.
 
 Sources: Zhu and Gupta (arXiv 1710.01878), equation 1, for the schedule; Zafrir et al., "Prune Once for All" (arXiv
 2111.05754), section 3.2, and the scheduler published with it for the two windows and the uniform sparsity per layer.
 
-    s(t)   = s_f + (s_i - s_f) (1 - (t - t0) / (t1 - t0))^3        schedules.cubic_sparsity
+    s(t)   = s_f + (s_i - s_f) (1 - (t - t0) / (t1 - t0))^3        schedules.sparsity_at (or linear, constant)
     k      = floor(s n) weights of a layer (or of all) go          selection.count_to_remove
-    m      = 0 for the k smallest |w|                              selection.keep_largest
+    m      = 0 for the k smallest |w|                              patterns.Selector (or blocks, N:M, heads, …)
 
 Differs from the paper: exactly k weights go (the published code drops every tie at the threshold); a removed value is
 frozen in the hidden copy (there, momentum and weight decay go on moving it); the removed weight's Adam moments are
@@ -17,11 +17,11 @@ from typing import Any
 import torch
 
 from configs.methods import GradualMagnitude
-from configs.schedules import cubic_sparsity, is_update_step, window_steps
+from configs.schedules import is_update_step, sparsity_at, window_steps
 from jobs.errors import CheckpointError, PruningError
 from jobs.methods.base import Method, Start
 from jobs.overlap import Overlap
-from jobs.selection import Scores, count_to_remove, keep_largest
+from jobs.patterns import Selector
 
 _MORE_ZEROS = 0.01
 """Share of zeros that a dense checkpoint may have by chance."""
@@ -34,6 +34,7 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
         super().__init__(spec, start)
         self.growth = window_steps(spec.growth_window, start.num_steps)
         self.selection = window_steps(spec.selection_window, start.num_steps)
+        self._selector = Selector(spec, self.weights.shards, start.ranks, start.num_heads)
         self._hidden: list[torch.Tensor] | None = None
         """Last value of every owned weight, removed or not; None without regrow or before the first update."""
 
@@ -55,7 +56,7 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
         return int(counts.sum()) / self.weights.num_weights
 
     def target_sparsity(self, step: int) -> float:
-        return cubic_sparsity(step, self.growth, self.spec.initial_sparsity, self.spec.final_sparsity)
+        return sparsity_at(step, self.start.num_steps, self.spec)
 
     def after_step(self, steps_done: int) -> Overlap | None:
         if not is_update_step(steps_done, self.selection, self.growth, self.spec.update_every):
@@ -63,16 +64,10 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
         return self._update(self.target_sparsity(steps_done))
 
     def _update(self, sparsity: float) -> Overlap:
-        shards = self.weights.shards
         values = self._values()
-        scores = [Scores(s.name, s.index, s.start, v.abs(), s.replicated) for s, v in zip(shards, values, strict=True)]
-        pools = [scores] if self.spec.scope == "global" else [[score] for score in scores]
-        keep: list[torch.Tensor] = []
-        for pool in pools:
-            sizes = {score.index: shards[score.index].global_numel for score in pool}
-            keep += keep_largest(pool, count_to_remove(sparsity, sum(sizes.values())), self.start.ranks)
+        keep = self._selector.select([value_L.abs() for value_L in values], sparsity)
         if self.spec.regrow:
-            for shard, value_L in zip(shards, values, strict=True):
+            for shard, value_L in zip(self.weights.shards, values, strict=True):
                 if shard.numel:
                     shard.master_L().copy_(value_L)
             self._hidden = values

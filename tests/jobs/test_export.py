@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from configs import JobSpec, Launch
 from configs.artifacts import sha256_file, verify
 from configs.methods import Prunable
-from jobs import export
+from jobs import export, masks
 from jobs.errors import JobError
 from jobs.masks import Masks
 from jobs.models import prunable_parameters
@@ -167,7 +167,7 @@ def launch() -> Launch:
 
 def test_the_manifest_proves_every_file_and_names_the_parents(tmp_path: Path, alone: Ranks) -> None:
     _, kept, _ = written(tmp_path, alone)
-    export.write_mask(kept, tmp_path, "locked", 5)
+    export.write_mask(kept, tmp_path, masks.Facts("locked", 5))
     lineage = {"model": "job:teacher sha256:abc"}
     digest = export.write_manifest(tmp_path, launch(), lineage)
     assert digest == sha256_file(tmp_path / "manifest.json")

@@ -44,7 +44,7 @@ def test_a_transposed_mask_is_packed_in_its_own_row_major_order() -> None:
 
 def test_a_file_comes_back_equal_and_any_reader_of_safetensors_understands_it(tmp_path: Path) -> None:
     wanted = example()
-    path = masks.save(wanted, tmp_path / "masks" / "step-3", method="locked", step=3)
+    path = masks.save(wanted, tmp_path / "masks" / "step-3", masks.Facts("locked", 3))
     for place in (path, path.parent):
         loaded = masks.load(place)
         assert list(loaded) == ["b", "a"]
@@ -64,7 +64,7 @@ def test_a_file_comes_back_equal_and_any_reader_of_safetensors_understands_it(tm
 
 
 def test_one_bit_per_weight_is_stored(tmp_path: Path) -> None:
-    path = masks.save({"w": torch.ones(800, 1000, dtype=torch.bool)}, tmp_path, method="dense", step=0)
+    path = masks.save({"w": torch.ones(800, 1000, dtype=torch.bool)}, tmp_path, masks.Facts("dense", 0))
     assert 100_000 <= path.stat().st_size < 101_000
 
 
@@ -78,7 +78,7 @@ def test_the_digest_depends_on_bits_names_and_shapes_but_not_on_order() -> None:
 
 
 def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
-    path = masks.save(example(), tmp_path, method="locked", step=0)
+    path = masks.save(example(), tmp_path, masks.Facts("locked", 0))
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
@@ -88,7 +88,7 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("length", [0, 5, 100, -1])
 def test_a_file_cut_short_cannot_be_read_as_a_mask(tmp_path: Path, length: int) -> None:
-    path = masks.save(example(), tmp_path, method="locked", step=0)
+    path = masks.save(example(), tmp_path, masks.Facts("locked", 0))
     path.write_bytes(path.read_bytes()[:length])
     with pytest.raises(PruningError, match=r"mask\.safetensors cannot be read as a mask"):
         masks.load(path)
@@ -107,7 +107,7 @@ def test_other_safetensors_are_no_masks(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shapes", ['{"b": [3, 7], "a": [6000]}', '{"b": [3, 7], "z": [5]}', "[", None])
 def test_a_mask_whose_facts_do_not_fit_its_bits_is_refused(tmp_path: Path, shapes: str | None) -> None:
-    path = masks.save(example(), tmp_path, method="locked", step=0)
+    path = masks.save(example(), tmp_path, masks.Facts("locked", 0))
     with safe_open(path, framework="pt") as opened:
         facts = opened.metadata()
     facts = {key: value for key, value in facts.items() if key != "shapes"} | ({"shapes": shapes} if shapes else {})

@@ -56,7 +56,7 @@ def artifact(tmp_path: Path) -> Path:
     root = tmp_path / "artifacts"
     tiny.bert().save_pretrained(root / "model")
     for step, kept in ((90, False), (200, True)):
-        masks.save({"w": torch.tensor([kept])}, root / "masks" / f"step-{step}", method="locked", step=step)
+        masks.save({"w": torch.tensor([kept])}, root / "masks" / f"step-{step}", masks.Facts("locked", step))
     manifest = Manifest(job_id="j1", job_name="parent", attempt_id="j1-a1", files=build_entries(root))
     (root / MANIFEST).write_text(manifest.model_dump_json())
     return root
@@ -135,7 +135,7 @@ class TestSources:
         assert open_source(source, tmp_path) == Origin("/models/x", str(saved), None, "/models/x")
 
     def test_a_mask_directory_without_a_number_is_no_mask_of_ours(self, tmp_path: Path) -> None:
-        masks.save({"w": torch.tensor([True])}, tmp_path / "masks" / "step-final", method="locked", step=0)
+        masks.save({"w": torch.tensor([True])}, tmp_path / "masks" / "step-final", masks.Facts("locked", 0))
         source = ResolvedSource(reference="/x", kind="directory", location=str(tmp_path))
         assert open_source(source, tmp_path).mask_directory is None
 
