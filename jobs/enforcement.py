@@ -67,9 +67,8 @@ class MaskedWeights:
         for shard in self.shards:
             if shard.numel:
                 local_L = self.local_mask_L(shard)
-                shard.master_L().mul_(local_L)
-                for moment_L in shard.moments_L():
-                    moment_L.mul_(local_L)
+                for values_L in (shard.master_L(), *shard.moments_L()):
+                    masks_module.hold(values_L, local_L)
         refresh_copies(self._engine_optimizer, self.shards)
         self._hook_gradients()
         self.check()
@@ -84,13 +83,11 @@ class MaskedWeights:
         for shard in self.shards:
             if not shard.numel:
                 continue
-            outside_L = ~self.local_mask_L(shard)
-            copy_L = shard.copy_L()
+            local_L, copy_L = self.local_mask_L(shard), shard.copy_L()
             places = {"fp32 master": shard.master_L(), **({} if copy_L is None else {"low-precision copy": copy_L})}
             places |= {f"moment {i}": moment_L for i, moment_L in enumerate(shard.moments_L())}
             for place, values_L in places.items():
-                left = int(torch.count_nonzero((values_L != 0).logical_and_(outside_L)))
-                if left:
+                if left := masks_module.count_outside(values_L, local_L):
                     raise JobError(f"{left} weights of {shard.name} are not zero outside the mask in the {place}")
         digests = set(self.ranks.gather(masks_module.digest(self.masks)))
         if len(digests) != 1:
@@ -98,7 +95,7 @@ class MaskedWeights:
 
     def sparsity_by_weight(self) -> dict[str, float]:
         """Share removed of each weight, in the model's order."""
-        return {name: 1.0 - float(mask.sum()) / mask.numel() for name, mask in self.masks.items()}
+        return {name: 1.0 - masks_module.num_kept(mask) / mask.numel() for name, mask in self.masks.items()}
 
     def iou_by_weight(self, before: Masks) -> dict[str, float]:
         """IOU of kept positions of each weight with an earlier mask, in [0, 1]."""
@@ -117,7 +114,9 @@ class MaskedWeights:
         return masks_module.unpack(self.ranks.sum(masks_module.pack(whole)), shard.shape)
 
     def _hook_gradients(self) -> None:
-        self._grad_masks = {name: mask for name, mask in self.masks.items() if not bool(mask.all())}
+        self._grad_masks = {
+            name: mask for name, mask in self.masks.items() if masks_module.num_kept(mask) < mask.numel()
+        }
         if self._hooked:
             return
         self._hooked = True

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 
 from jobs.errors import PruningError
-from jobs.masks import Masks
+from jobs.masks import Masks, num_kept
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,6 @@ def refuse_others(first: Masks, second: Masks) -> None:
 
 
 def _overlap(first: torch.Tensor, second: torch.Tensor) -> Overlap:
-    positions, kept_first, kept_second = first.numel(), int(first.sum()), int(second.sum())
+    positions, kept_first, kept_second = first.numel(), num_kept(first), num_kept(second)
     expected = kept_first * kept_second / positions if positions else 0.0
-    return Overlap(positions, kept_first, kept_second, int((first & second).sum()), expected)
+    return Overlap(positions, kept_first, kept_second, num_kept(first & second), expected)

@@ -71,11 +71,11 @@ class Selector:
             for pool in self._tiles:
                 self._refuse_nothing(pool)
 
-    def select(self, magnitudes: Sequence[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
+    def select(self, values: Sequence[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
         """Choose which weights stay (collective).
 
         Args:
-            magnitudes: Non-negative fp32 scores of each shard's run, in the shards' order.
+            values: fp32 of each shard's run, in the shards' order; the score is the absolute value.
             sparsity: Share to remove of each pool, in [0, 1): of weights, or of groups.
 
         Returns:
@@ -85,16 +85,16 @@ class Selector:
             PruningError: A score is NaN or infinite.
         """
         scores = [
-            Scores(s.name, s.index, s.start, run_L, s.replicated)
-            for s, run_L in zip(self._shards, magnitudes, strict=True)
+            Scores(s.name, s.index, s.start, run_L, s.replicated) for s, run_L in zip(self._shards, values, strict=True)
         ]
         if self._n_of_m is not None:
             refuse_not_finite(scores, self._ranks)
             of = self._n_of_m.of
-            return n_of_m.keep_in_groups(self._shards, magnitudes, count_to_remove(sparsity, of), of, self._ranks)
+            runs = [run_L.abs() for run_L in values]
+            return n_of_m.keep_in_groups(self._shards, runs, count_to_remove(sparsity, of), of, self._ranks)
         if self._tiles:
             refuse_not_finite(scores, self._ranks)
-            return self._select_tiles(magnitudes, sparsity)
+            return self._select_tiles([run_L.abs() for run_L in values], sparsity)
         return self._select_weights(scores, sparsity)
 
     def _select_weights(self, scores: list[Scores], sparsity: float) -> list[torch.Tensor]:

@@ -1,14 +1,14 @@
 """Exact selection of the k smallest scores over shards: the same answer for every number of ranks.
 
 No rank gathers weights. The bit pattern of a non-negative fp32 number, read as an integer, orders like the number
-itself. A random sample of 2^16 elements gives two of these integers that almost surely have the k-th smallest between
-them; one pass counts what lies below and takes out what lies between, about 1 in 100. Among those few the k-th is
-found by a partition where one process has them all, else by two histograms (2^16 buckets of the upper half of the
-bits, then of the lower half inside one bucket), added over the ranks. If the sample misled, the pass is repeated with
-bounds that are certain, so the answer never depends on it. Communication is below 2 MB per tensor or pool, whatever
-the model's size; memory is the masks and about a hundredth of the weights. Of the values equal to the k-th smallest,
-as many as are still needed are removed in the order of their global position (weight, then element), so that exactly
-k go.
+itself. A random sample of at most 2^16 elements gives two of these integers that almost surely have the k-th smallest
+between them; one pass counts what lies below and takes out what lies between, about one in 100 of a large model. Among
+those few the k-th is found by a partition where one process has them all, else by two histograms (2^16 buckets of the
+upper half of the bits, then of the lower half inside one bucket), added over the ranks. If the sample misled, the pass
+is repeated with bounds that are certain, so the answer never depends on it. Communication is below 2 MB per tensor or
+pool, whatever the model's size; memory is the masks and about a hundredth of the weights. Of the values equal to the
+k-th smallest, as many as are still needed are removed in the order of their global position (weight, then element), so
+that exactly k go.
 Letters: L elements of a local run, P of a piece, B buckets.
 """
 
@@ -30,7 +30,7 @@ _UPPER = 1 if sys.byteorder == "little" else 0
 _MAGNITUDE = 0x7FFFFFFF
 """All bits of an fp32 number but its sign."""
 _INFINITE = 0x7F800000
-_SAMPLE = 1 << 16
+_MAX_SAMPLE = 1 << 16
 _DEVIATIONS = 4.0
 """Half the width of the bracket in standard deviations of the sample's quantile; missed once in 16,000 times."""
 _PIECE = 1 << 16
@@ -117,11 +117,13 @@ def _threshold(bits: Sequence[torch.Tensor], wanted: int, ranks: Ranks) -> tuple
 def _bracket(bits: Sequence[torch.Tensor], wanted: int, ranks: Ranks) -> tuple[int, int]:
     """Two integers that almost surely have the ``wanted``-th smallest between them, from a sample (collective)."""
     (total,) = _total([sum(b.numel() for b in bits)], ranks)
-    if total <= _SAMPLE:
+    # With n^(2/3) of n sampled, sampling costs about as much as what is left between the bounds.
+    size = min(_MAX_SAMPLE, round(total ** (2 / 3)))
+    if total <= 4 * size:
         return -1, _INFINITE
     rng = np.random.default_rng(0)
     drawn = [
-        b[torch.from_numpy(rng.integers(b.numel(), size=-(-b.numel() * _SAMPLE // total))).to(b.device)].cpu()
+        b[torch.from_numpy(rng.integers(b.numel(), size=-(-b.numel() * size // total))).to(b.device)].cpu()
         for b in bits
         if b.numel()
     ]

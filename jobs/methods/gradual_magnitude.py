@@ -19,6 +19,7 @@ import torch
 from configs.methods import GradualMagnitude
 from configs.schedules import is_update_step, sparsity_at, window_steps
 from jobs.errors import CheckpointError, PruningError
+from jobs.masks import hold
 from jobs.methods.base import Method, Start
 from jobs.overlap import Overlap
 from jobs.patterns import Selector
@@ -35,8 +36,8 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
         self.growth = window_steps(spec.growth_window, start.num_steps)
         self.selection = window_steps(spec.selection_window, start.num_steps)
         self._selector = Selector(spec, self.weights.shards, start.ranks, start.num_heads)
-        self._hidden: list[torch.Tensor] | None = None
-        """Last value of every owned weight, removed or not; None without regrow or before the first update."""
+        self._removed: list[torch.Tensor] | None = None
+        """Last value of every owned weight that is removed, 0 for the others; None without regrow."""
 
     def attach(self) -> None:
         found = self._share_of_zeros()
@@ -64,32 +65,27 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
         return self._update(self.target_sparsity(steps_done))
 
     def _update(self, sparsity: float) -> Overlap:
-        values = self._values()
-        keep = self._selector.select([value_L.abs() for value_L in values], sparsity)
-        if self.spec.regrow:
-            for shard, value_L in zip(self.weights.shards, values, strict=True):
-                if shard.numel:
-                    shard.master_L().copy_(value_L)
-            self._hidden = values
+        masters = [shard.master_L() for shard in self.weights.shards]
+        if not self.spec.regrow:
+            return self.weights.set_local(self._selector.select(masters, sparsity))
+        if self._removed is None:
+            self._removed = [torch.zeros_like(master_L) for master_L in masters]
+        # What competes: kept weights as they are, removed ones as they went. One of the two is 0, so sums are exact.
+        for master_L, removed_L in zip(masters, self._removed, strict=True):
+            master_L.add_(removed_L)
+        keep = self._selector.select(masters, sparsity)
+        for master_L, removed_L, keep_L in zip(masters, self._removed, keep, strict=True):
+            removed_L.copy_(master_L)
+            hold(removed_L, ~keep_L)
         return self.weights.set_local(keep)
 
-    def _values(self) -> list[torch.Tensor]:
-        """What competes, as copies: kept weights as they are, removed ones as they went (0 without regrow)."""
-        current = [shard.master_L().clone() for shard in self.weights.shards]
-        if self._hidden is None:
-            return current
-        return [
-            torch.where(self.weights.local_mask_L(shard), value_L, hidden_L)
-            for shard, value_L, hidden_L in zip(self.weights.shards, current, self._hidden, strict=True)
-        ]
-
     def state_dict(self) -> dict[str, Any]:
-        return {"hidden": self._hidden}
+        return {"removed": self._removed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        hidden = state["hidden"]
-        if hidden is not None and [h.numel() for h in hidden] != [s.numel for s in self.weights.shards]:
+        removed = state["removed"]
+        if removed is not None and [r.numel() for r in removed] != [s.numel for s in self.weights.shards]:
             raise CheckpointError(
                 "the checkpoint was written by another number of ranks or another engine.strategy; resume with the same"
             )
-        self._hidden = None if hidden is None else [h.to(self.start.ranks.device) for h in hidden]
+        self._removed = None if removed is None else [r.to(self.start.ranks.device) for r in removed]

@@ -113,7 +113,7 @@ def test_without_regrow_what_is_gone_stays_gone(masked: Build) -> None:
     put(method, 2, 1.5)
     method.after_step(2)
     assert values(method) == [0.0, 0.0, 1.5, 4.0]
-    assert method.state_dict() == {"hidden": None}
+    assert method.state_dict() == {"removed": None}
 
 
 def test_after_the_selection_window_the_pattern_is_frozen(masked: Build) -> None:
@@ -157,7 +157,7 @@ def test_hidden_weights_survive_a_checkpoint(masked: Build) -> None:
 def test_hidden_weights_of_another_split_are_refused(masked: Build) -> None:
     method = make(masked, {"w": torch.ones(2, 2)})
     with pytest.raises(CheckpointError, match=r"another number of ranks or another engine\.strategy"):
-        method.load_state_dict({"hidden": [torch.ones(2)]})
+        method.load_state_dict({"removed": [torch.ones(2)]})
 
 
 @pytest.mark.parametrize("scope", ["per_layer", "global"])
