@@ -82,3 +82,22 @@ def machine() -> str:
 def _cpuinfo(start: str = "") -> list[str]:
     file = Path("/proc/cpuinfo")
     return [line for line in file.read_text().splitlines() if line.startswith(start)] if file.exists() else []
+
+
+def peak_over(case: Callable[[], object], device: torch.device | None = None) -> int:
+    """Bytes by which a call raises the peak of this process's resident set (or of the GPU's memory)."""
+    gc.collect()
+    if device is not None and device.type == "cuda":
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        case()
+        return int(torch.cuda.max_memory_allocated() - before)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _status("VmRSS")
+    case()
+    return max(0, _status("VmHWM") - before)
+
+
+def _status(field: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) * 1024
