@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerBase
 
 from configs import Launch, __version__
 from configs.artifacts import JobDirectory
-from jobs import export, figures
+from configs.compact import FOLDER
+from jobs import compact, export, figures
 from jobs.loop import Training
 
 _PUBLISH_WAIT_S = 120.0
@@ -61,6 +62,7 @@ def finish_job(
         return None
     metrics = {**metrics, **measured}
     export.write_mask(masks, root, spec.method.name, run.num_steps)
+    compact.pack(root / "model", root / FOLDER)
     _draw(run, root / "figures")
     manifest_sha256 = export.write_manifest(root, launch, lineage)
     run.reporter.phase("publishing")
