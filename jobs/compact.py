@@ -182,7 +182,7 @@ def _pack(plain: Path, layout: _Layout, packed: Path) -> int:
         stream.write(head)
         for part in layout.parts:
             data = opened.get_tensor(part.name) if part.name in layout.names else _part(opened, part.name)
-            stream.write(data.reshape(-1).view(torch.uint8).numpy())
+            stream.write(data.reshape(-1).view(torch.uint8).numpy().data)
     return packed.stat().st_size
 
 

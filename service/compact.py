@@ -4,6 +4,7 @@ draws the layout. One tensor at a time is in memory, with its mask.
     arrays = load_sparse(Path("out"))   # name -> NumPy array: all that a reader needs
 """
 
+import hashlib
 import json
 import struct
 from collections.abc import Iterator
@@ -130,17 +131,27 @@ def to_plain(compact: Path, plain: Path) -> None:
         Damaged: ``compact`` is not a whole file of this format.
     """
     opened = open_compact(compact)
-    header = opened.file.metadata[HEADER].encode()
     try:
         with plain.open("wb") as out:
-            out.write(struct.pack("<Q", len(header)) + header)
-            for info in sorted(opened.plain.values(), key=lambda info: (info.offset, info.num_bytes)):
-                read_tensor(opened, info.name).tofile(out)
+            for data in _plain_data(opened):
+                out.write(data)
         if sha256_file(plain) != opened.file.metadata.get(DIGEST):
             raise Damaged(f"{compact} is damaged: turned back it is not the file that it was made of; fetch it again")
     except BaseException:
         plain.unlink(missing_ok=True)
         raise
+
+
+def plain_digest(opened: CompactFile) -> str:
+    """SHA-256 of the plain file, without writing it.
+
+    Raises:
+        Damaged: Parts do not fit together.
+    """
+    digest = hashlib.sha256()
+    for data in _plain_data(opened):
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def open_compact(path: Path) -> CompactFile:
@@ -215,6 +226,15 @@ def read_tensor(opened: CompactFile, name: str) -> Bits:
     dense_RC = np.zeros((rows, columns), values.dtype)
     dense_RC[kept_RC] = values
     return dense_RC
+
+
+def _plain_data(opened: CompactFile) -> Iterator[bytes | memoryview]:
+    """The plain file, header and tensors as they lie in it."""
+    header = opened.file.metadata[HEADER].encode()
+    yield struct.pack("<Q", len(header)) + header
+    for info in sorted(opened.plain.values(), key=lambda info: (info.offset, info.num_bytes)):
+        if info.num_bytes:
+            yield read_tensor(opened, info.name).reshape(-1).view(np.uint8).data
 
 
 def _refuse_misfit(file: WeightFile, info: TensorInfo) -> set[str]:
