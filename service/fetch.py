@@ -332,8 +332,9 @@ def _bring_packed(
     part = target.with_name(target.name + PART)
     if target.name == Path(item.name).name:
         unpacking.unpack_to_plain(here, part, item.entry)
-    else:
-        unpacking.unpack(here, part, item.entry)
+        part.replace(target)
+        return item.entry
+    unpacking.unpack(here, part, item.entry)
     part.replace(target)
     return FileEntry(sha256=sha256_file(target), size=target.stat().st_size)
 

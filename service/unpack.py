@@ -34,6 +34,7 @@ def unpack(packed: Path, compact: Path, plain: FileEntry) -> None:
     try:
         if plain_digest(_unpack(packed, compact, plain)) != plain.sha256:
             raise Damaged(f"{packed} holds other weights than its manifest says; fetch it again")
+        _sync(compact)
     except BaseException:
         compact.unlink(missing_ok=True)
         raise
@@ -49,6 +50,7 @@ def unpack_to_plain(packed: Path, plain_path: Path, plain: FileEntry) -> None:
     try:
         _unpack(packed, aside, plain)
         to_plain(aside, plain_path)  # to the digest that _unpack compared with the manifest's
+        _sync(plain_path)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -67,8 +69,6 @@ def _unpack(packed: Path, compact: Path, plain: FileEntry) -> CompactFile:
                 if room < 0:
                     raise Damaged(f"{packed} unpacks to more than the plain file's {plain.size:,} bytes; do not use it")
                 out.write(block)
-            out.flush()
-            os.fsync(out.fileno())
     except zstandard.ZstdError as error:
         raise Damaged(f"{packed} cannot be unpacked ({error}); fetch it again") from error
     opened = open_compact(compact)
@@ -76,3 +76,8 @@ def _unpack(packed: Path, compact: Path, plain: FileEntry) -> CompactFile:
     if (size, opened.file.metadata.get(DIGEST)) != (plain.size, plain.sha256):
         raise Damaged(f"{packed} is the compact form of another file than the manifest's; do not use it")
     return opened
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

@@ -12,11 +12,13 @@ import pytest
 import zstandard
 from artifact_server import ArtifactServer, serving
 from safetensors.numpy import save
+from typer.testing import CliRunner
 
 from configs.artifacts import verify
 from service import download as download_module
 from service import fetch as fetch_module
 from service import unpack as unpack_module
+from service.cli import app
 from service.client import Client
 from service.compact import load_sparse, to_compact
 from service.convert import convert
@@ -346,3 +348,23 @@ def test_progress_counts_what_travels(get: Fetch, server: ArtifactServer) -> Non
     expected = sum(len(data) for name, data in server.files.items() if name != "model/model.safetensors")
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1] == (expected, expected)
+
+
+def test_the_command_leaves_the_compact_form_and_tells_what_travelled(
+    server: ArtifactServer, dest: Path, tmp_path: Path
+) -> None:
+    with serving(server) as url:
+        done = CliRunner().invoke(app, ["fetch", "job:prune", str(dest), "--compact", "--json", "--url", url])
+        told = json.loads(done.stdout)
+        assert (done.exit_code, told["notes"]) == (0, [])
+        assert "model.sparse.safetensors" in told["files"] and told["downloaded_bytes"] < told["total_bytes"]
+        back = CliRunner().invoke(app, ["convert", str(dest), str(tmp_path / "back"), "--to", "plain"])
+        assert back.exit_code == 0 and CliRunner().invoke(app, ["inspect", str(dest)]).exit_code == 0
+        both = CliRunner().invoke(app, ["fetch", "prune", str(dest), "--compact", "--masks-only", "--url", url])
+        assert both.exit_code == Refused.exit_code and "masks have one form only" in both.stderr
+        server.files[PACKED] = damaged(server.files[PACKED])
+        plain = CliRunner().invoke(app, ["fetch", "prune", str(tmp_path / "new"), "--url", url])
+        assert plain.exit_code == 0 and "the plain file was downloaded" in plain.stderr
+        del server.listed[PACKED]
+        none = CliRunner().invoke(app, ["fetch", "prune", str(tmp_path / "dense"), "--compact", "--url", url])
+        assert none.exit_code == NotFound.exit_code and "has no compact form" in none.stderr
