@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerBase
 
 from configs import Launch, __version__
 from configs.artifacts import JobDirectory
+from configs.compact import FOLDER
 from configs.methods import GradualMagnitude
-from jobs import export, figures
+from jobs import compact, export, figures
 from jobs.loop import Training
 from jobs.masks import Facts
 
@@ -65,6 +66,7 @@ def finish_job(
     pattern = spec.method.pattern if isinstance(spec.method, GradualMagnitude) else "given"
     facts = Facts(spec.method.name, run.num_steps, pattern, run.method.start.base_sha256, lineage)
     export.write_mask(masks, root, facts)
+    compact.pack(root / "model", root / FOLDER)
     _draw(run, root / "figures")
     manifest_sha256 = export.write_manifest(root, launch, lineage)
     run.reporter.phase("publishing")

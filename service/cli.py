@@ -269,13 +269,16 @@ def fetch_artifact(
     source: Annotated[str, typer.Argument(help="job:NAME, job:ID or models:/NAME@ALIAS.")],
     dest: Annotated[Path, typer.Argument(help="Directory: new, empty, or of an interrupted fetch of the same.")],
     masks_only: Annotated[bool, typer.Option("--masks-only", help="Only the masks.")] = False,
+    compact: Annotated[bool, typer.Option("--compact", help="Leave the weights in the compact form.")] = False,
     as_json: Json = False,
     url: Url = None,
 ) -> None:
     """Download a model and its masks, verified; a repeat continues where a cut one stopped."""
     source = fetch.full_source(source)
     with terminal.connect(url) as client, render.byte_progress(Console(stderr=True)) as progress:
-        fetched = fetch.fetch(client, source, dest, masks_only=masks_only, progress=progress)
+        fetched = fetch.fetch(client, source, dest, masks_only=masks_only, compact=compact, progress=progress)
+    for line in fetched.notes:
+        terminal.note(line)
     if as_json:
         terminal.print_json(fetched)
     else:

@@ -1,32 +1,39 @@
-"""The compact form of a sparse checkpoint: a bit per position and the values that are not zero. NumPy alone, lossless.
+"""The compact form of a sparse checkpoint with NumPy alone: written, turned back, read; lossless. ``configs.compact``
+draws the layout. One tensor at a time is in memory, with its mask.
 
-File ``model.sparse.safetensors``. A matrix ``NAME.weight`` (R, C) that shrinks is stored as four tensors, in the layout
-of compressed-tensors' sparse-bitmask (0.14); everything else stays as it is:
-
-    NAME.compressed   (n,)              its dtype   the elements that are not zero, row by row
-    NAME.bitmask      (R, ceil(C / 8))  uint8       lowest bit first; 1 where an element is stored
-    NAME.row_offsets  (R,)              int64       where each row begins in NAME.compressed
-    NAME.shape        (2,)              int64       R, C
-
-An element is left out if all its bits are zero, so -0.0 and NaN are kept. Header and digest of the plain file are in
-the metadata: turned back, it is the same to the byte, and checked. One tensor at a time is in memory, with its mask.
+    arrays = load_sparse(Path("out"))   # name -> NumPy array: all that a reader needs
 """
 
+import hashlib
 import json
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from configs.artifacts import sha256_file
-from service.errors import Damaged, Refused
+from configs.compact import (
+    DIGEST,
+    FILE_NAME,
+    FORMAT,
+    HEADER,
+    VERSION,
+    Part,
+    file_head,
+    in_order,
+    is_compact_name,
+    may_shrink,
+    missing_shard,
+    sparse_parts,
+)
+from service.errors import Damaged, NotFound, Refused
 from service.weights import (
     BAD_HEADER,
+    NUMPY_DTYPES,
     TensorInfo,
     WeightFile,
     bits_of,
@@ -37,25 +44,8 @@ from service.weights import (
     refuse_gaps,
 )
 
-FILE_NAME = "model.sparse.safetensors"
-FORMAT = "prunus-sparse-bitmask"
-VERSION = "1"
-COMPACT_NAME = re.compile(r"model\.sparse(-\d+-of-\d+)?\.safetensors")
-"""Names of compact files; without ``.sparse``, of plain ones."""
-_HEADER = "plain_header"
-_DIGEST = "plain_sha256"
-_PARTS = ("row_offsets", "shape", "compressed", "bitmask")
 Bits = NDArray[Any]
 """Elements as unsigned integers of their size."""
-
-
-class _Part(NamedTuple):
-    """One tensor of the file that is written."""
-
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    num_bytes: int
 
 
 @dataclass(frozen=True)
@@ -73,9 +63,36 @@ class CompactFile:
 
 def compact_files(directory: Path) -> list[Path]:
     """The compact files of a directory: one, or shards."""
-    return sorted(
-        path for path in directory.glob("model.sparse*") if COMPACT_NAME.fullmatch(path.name) and path.is_file()
-    )
+    return sorted(path for path in directory.glob("model.sparse*") if is_compact_name(path.name) and path.is_file())
+
+
+def load_sparse(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a compact checkpoint: name -> array, dense, equal to the bit to the plain tensors.
+
+    NumPy has neither bfloat16 nor float8: such a tensor comes as its bits, uint16 or uint8. A BF16 array ``b`` is
+    widened, exactly, by ``(b.astype("u4") << 16).view("f4")``; ``open_compact(file).plain[name].dtype`` tells it from
+    integers.
+
+    Args:
+        path: A compact file, or a directory that holds one, or all of its shards.
+
+    Raises:
+        NotFound: There is no compact file.
+        Damaged: A file is no whole one of this format, a shard is missing, or two shards have the same tensor.
+    """
+    files = compact_files(path) if path.is_dir() else [path]
+    if not files or not path.exists():
+        raise NotFound(f"{path} is or holds no {FILE_NAME}; write one with `prunus convert DIR DEST --to compact`")
+    if path.is_dir() and (missing := missing_shard([file.name for file in files])):
+        raise Damaged(f"{path} lacks the shard {missing}; fetch it again")
+    arrays: dict[str, NDArray[Any]] = {}
+    for opened in map(open_compact, files):
+        if twice := arrays.keys() & opened.plain.keys():
+            raise Damaged(f"{path} has {min(twice)} in two files; fetch it again")
+        for name, info in opened.plain.items():
+            bits = np.array(read_tensor(opened, name))  # a copy: not a view of a file that may go
+            arrays[name] = bits.view(NUMPY_DTYPES.get(info.dtype, bits.dtype))
+    return arrays
 
 
 def is_compact(file: WeightFile) -> bool:
@@ -97,13 +114,14 @@ def to_compact(plain: Path, compact: Path) -> None:
         refuse_gaps(file.tensors, 8 + len(file.header.encode()), plain.stat().st_size)
     except ValueError as error:
         raise Refused(f"{plain} is no tidy safetensors file: {error}; load it and save it again") from error
-    parts: list[_Part] = []
+    parts: list[Part] = []
     for info in file.tensors.values():
-        parts += _sparse_parts(file, info) or [_Part(info.name, info.dtype, info.shape, info.num_bytes)]
-    # Large elements first, so that every tensor begins at a multiple of its element's size.
-    parts.sort(key=lambda part: (-_itemsize(part.dtype), part.name))
-    metadata = {"format": FORMAT, "version": VERSION, _HEADER: file.header, _DIGEST: sha256_file(plain)}
-    _write(compact, parts, metadata, _compact_data(file, parts))
+        parts += _sparse_parts(file, info) or [Part(info.name, info.dtype, info.shape, info.num_bytes)]
+    parts = in_order(parts)
+    with compact.open("wb") as out:
+        out.write(file_head(parts, file.header, sha256_file(plain)))
+        for bits in _compact_data(file, parts):
+            bits.tofile(out)
 
 
 def to_plain(compact: Path, plain: Path) -> None:
@@ -113,17 +131,27 @@ def to_plain(compact: Path, plain: Path) -> None:
         Damaged: ``compact`` is not a whole file of this format.
     """
     opened = open_compact(compact)
-    header = opened.file.metadata[_HEADER].encode()
     try:
         with plain.open("wb") as out:
-            out.write(struct.pack("<Q", len(header)) + header)
-            for info in sorted(opened.plain.values(), key=lambda info: (info.offset, info.num_bytes)):
-                read_tensor(opened, info.name).tofile(out)
-        if sha256_file(plain) != opened.file.metadata.get(_DIGEST):
+            for data in _plain_data(opened):
+                out.write(data)
+        if sha256_file(plain) != opened.file.metadata.get(DIGEST):
             raise Damaged(f"{compact} is damaged: turned back it is not the file that it was made of; fetch it again")
     except BaseException:
         plain.unlink(missing_ok=True)
         raise
+
+
+def plain_digest(opened: CompactFile) -> str:
+    """SHA-256 of the plain file, without writing it.
+
+    Raises:
+        Damaged: Parts do not fit together.
+    """
+    digest = hashlib.sha256()
+    for data in _plain_data(opened):
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def open_compact(path: Path) -> CompactFile:
@@ -141,7 +169,7 @@ def open_compact(path: Path) -> CompactFile:
         )
     try:
         refuse_gaps(file.tensors, 8 + len(file.header.encode()), path.stat().st_size)
-        text = file.metadata[_HEADER]
+        text = file.metadata[HEADER]
         begin = 8 + len(text.encode())
         entries = json.loads(text)
         size = max((entry["data_offsets"][1] for name, entry in entries.items() if name != "__metadata__"), default=0)
@@ -200,6 +228,15 @@ def read_tensor(opened: CompactFile, name: str) -> Bits:
     return dense_RC
 
 
+def _plain_data(opened: CompactFile) -> Iterator[bytes | memoryview]:
+    """The plain file, header and tensors as they lie in it."""
+    header = opened.file.metadata[HEADER].encode()
+    yield struct.pack("<Q", len(header)) + header
+    for info in sorted(opened.plain.values(), key=lambda info: (info.offset, info.num_bytes)):
+        if info.num_bytes:
+            yield read_tensor(opened, info.name).reshape(-1).view(np.uint8).data
+
+
 def _refuse_misfit(file: WeightFile, info: TensorInfo) -> set[str]:
     """Names of the tensors that hold a tensor of the plain file.
 
@@ -226,25 +263,13 @@ def _refuse_misfit(file: WeightFile, info: TensorInfo) -> set[str]:
     return set(wanted)
 
 
-def _sparse_parts(file: WeightFile, info: TensorInfo) -> list[_Part]:
-    """The four tensors of a matrix; none if it would not shrink, or if they would take the name of another tensor."""
-    module = info.name.removesuffix(".weight")
-    if len(info.shape) != 2 or module == info.name or any(f"{module}.{part}" in file.tensors for part in _PARTS):
+def _sparse_parts(file: WeightFile, info: TensorInfo) -> list[Part]:
+    if not may_shrink(info.name, info.shape, file.tensors):
         return []
-    rows, columns = info.shape
-    size, width = _itemsize(info.dtype), -(-columns // 8)
-    count = int(np.count_nonzero(bits_of(file, info.name)))
-    if 16 + 8 * rows + size * count + rows * width >= info.num_bytes:
-        return []
-    return [
-        _Part(f"{module}.row_offsets", "I64", (rows,), 8 * rows),
-        _Part(f"{module}.shape", "I64", (2,), 16),
-        _Part(f"{module}.compressed", info.dtype, (count,), size * count),
-        _Part(f"{module}.bitmask", "U8", (rows, width), rows * width),
-    ]
+    return sparse_parts(info.name, info.dtype, info.shape, int(np.count_nonzero(bits_of(file, info.name))))
 
 
-def _compact_data(file: WeightFile, parts: list[_Part]) -> Iterator[Bits]:
+def _compact_data(file: WeightFile, parts: list[Part]) -> Iterator[Bits]:
     """The data of each part, in order."""
     for part in parts:
         if part.name in file.tensors:
@@ -265,25 +290,3 @@ def _compact_data(file: WeightFile, parts: list[_Part]) -> Iterator[Bits]:
 def _begins(counts_R: Bits) -> Bits:
     """Where each row begins, given how many values each has."""
     return np.cumsum(counts_R, dtype="<i8") - counts_R
-
-
-def _write(path: Path, parts: list[_Part], metadata: dict[str, str], data: Iterator[Bits]) -> None:
-    header: dict[str, Any] = {"__metadata__": metadata}
-    offset = 0
-    for part in parts:
-        header[part.name] = {
-            "dtype": part.dtype,
-            "shape": part.shape,
-            "data_offsets": [offset, offset + part.num_bytes],
-        }
-        offset += part.num_bytes
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)
-    with path.open("wb") as out:
-        out.write(struct.pack("<Q", len(text)) + text)
-        for bits in data:
-            bits.tofile(out)
-
-
-def _itemsize(dtype: str) -> int:
-    return TensorInfo("", dtype, (1,), 0).num_bytes

@@ -1,7 +1,6 @@
 """Between the plain and the compact form of a fetched directory; everything but the weights is copied as it is."""
 
 import json
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -10,12 +9,12 @@ from typing import Any, Literal
 
 from configs.artifacts import MANIFEST, sha256_file, verify, write_atomic
 from configs.base import Record
+from configs.compact import compact_name, is_plain_name, plain_name
 from configs.errors import ConfigError
 from service.compact import compact_files, to_compact, to_plain
 from service.errors import Damaged, NotFound, Refused
 
 Form = Literal["compact", "plain"]
-_PLAIN_NAME = re.compile(r"model(-\d+-of-\d+)?\.safetensors")
 
 
 class Converted(Record):
@@ -95,10 +94,10 @@ def _weights(source: Path, form: Form) -> dict[str, str]:
         if not folder.is_dir():
             continue
         if form == "compact":
-            found = sorted(path for path in folder.iterdir() if _PLAIN_NAME.fullmatch(path.name) and path.is_file())
-            names = {path: path.name.replace("model", "model.sparse", 1) for path in found}
+            found = sorted(path for path in folder.iterdir() if is_plain_name(path.name) and path.is_file())
+            names = {path: compact_name(path.name) for path in found}
         else:
-            names = {path: path.name.replace("model.sparse", "model", 1) for path in compact_files(folder)}
+            names = {path: plain_name(path.name) for path in compact_files(folder)}
         if names:
             return {
                 path.relative_to(source).as_posix(): path.with_name(name).relative_to(source).as_posix()

@@ -9,17 +9,17 @@ import importlib
 import subprocess
 import sys
 import time
-import zlib
 from pathlib import Path
 
 from rich.table import Table
 from rich.text import Text
 
 from configs import Campaign, ConfigError
+from configs.compact import packed_path
 from service import embedded, fetch, follow, recipe_files, render, terminal
 from service.client import Client
 from service.errors import ServiceError
-from service.wire import CampaignView, JobState, JobView
+from service.wire import ArtifactView, CampaignView, JobState, JobView
 
 HOME = Path(".prunus")
 DATA = HOME / "demo-data"
@@ -46,13 +46,14 @@ def main() -> int:
             by_name = {job.name: job for job in jobs}
             for name in FETCHED:
                 terminal.note(fetch.fetch(client, f"job:{by_name[name].id}", OUT / name).summary)
+            sizes = {job.name: weight_bytes(client.artifacts(f"job:{job.id}")) for job in jobs}
     except (ServiceError, ConfigError) as error:
         terminal.note(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         terminal.note(f"stopped looking; the jobs go on. `prunus down --home {HOME}` ends everything")
         return terminal.EXIT_INTERRUPTED
-    terminal.stdout().print(results_table(jobs, OUT))
+    terminal.stdout().print(results_table(jobs, OUT, sizes))
     for line in (
         f"fetched    {', '.join(str(OUT / name) for name in FETCHED)}   (look: prunus inspect {OUT / 'sparse'})",
         f"MLflow     {by_name['sparse'].run_url or state.mlflow_url}   (the sparse job; `Runs` lists all)",
@@ -87,44 +88,39 @@ def submit_or_reuse(client: Client, campaign: Campaign) -> CampaignView:
     return client.submit(campaign)
 
 
-def results_table(jobs: list[JobView], out: Path) -> Table:
-    """Sparsity, accuracy, bytes and time of each job; counted in the fetched files where they are."""
+def weight_bytes(artifact: ArtifactView) -> tuple[int, int | None]:
+    """Bytes of an artifact's weights, plain and in the packed compact form; None for a dense model, which has none."""
+    sizes = {file.path: file.size for file in artifact.files}
+    plain = {path: packed for path in sizes if (packed := packed_path(path))}
+    compact = sum(sizes.get(packed, 0) for packed in plain.values())
+    return sum(sizes[path] for path in plain), compact or None
+
+
+def results_table(jobs: list[JobView], out: Path, sizes: dict[str, tuple[int, int | None]]) -> Table:
+    """Sparsity, accuracy, bytes of the weights and time of each job; zeros are counted in fetched files."""
     inspect = importlib.import_module("service.inspect").inspect  # brings NumPy
     table = Table(title="Prune OFA: pruned once at pre-training, then fine-tuned", title_justify="left", box=None)
-    for header in ("JOB", "PRUNABLE ZEROS", "WHOLE MODEL", "EVAL LOSS", "ACCURACY", "ON DISK", "COMPRESSED", "TIME"):
+    for header in ("JOB", "PRUNABLE ZEROS", "WHOLE MODEL", "EVAL LOSS", "ACCURACY", "PLAIN", "COMPACT", "TIME"):
         table.add_column(header, justify="left" if header == "JOB" else "right")
     for job in jobs:
         prunable, whole = job.metrics.get("sparsity/prunable"), job.metrics.get("sparsity/model")
-        compressed = ""
         if (out / job.name).is_dir():
             report = inspect(out / job.name)
             counted = {total.of: total.sparsity for total in report.totals}
             prunable = counted.get("prunable weights", prunable)
             whole = counted.get("all weights", whole)
-            compressed = render.size(compressed_size(out / job.name))
+        plain, compact = sizes[job.name]
         table.add_row(
             Text(job.name),
             _share(prunable),
             _share(whole),
             render.number(job.metrics.get("eval/loss")),
             _share(job.metrics.get("eval/accuracy")),
-            render.size(job.bytes_on_disk),
-            compressed,
+            render.size(plain),
+            render.size(compact),
             render.duration(render.elapsed(job)),
         )
     return table
-
-
-def compressed_size(directory: Path) -> int:
-    """Bytes of the weights after zlib level 1, as an HTTP server or a tar.gz would send them."""
-    total = 0
-    for path in sorted(directory.glob("*.safetensors")):
-        packer = zlib.compressobj(1)
-        with path.open("rb") as file:
-            while block := file.read(1 << 22):
-                total += len(packer.compress(block))
-        total += len(packer.flush())
-    return total
 
 
 def _share(value: float | None) -> str:

@@ -3,34 +3,33 @@
     list -> check paths and the destination -> per file: NAME.part, resumed by byte range -> sha256 -> rename
          -> manifest.json, last.  A directory without manifest.json is unfinished; the same command goes on with it.
 
-``model/x`` arrives as ``DEST/x``, so that ``from_pretrained(DEST)`` works; everything else keeps its path.
+``model/x`` arrives as ``DEST/x``, so that ``from_pretrained(DEST)`` works; everything else keeps its path. Weights that
+have a compact form travel in it, packed, and are turned back here (``service.unpack``); ``compact`` leaves them so.
 """
 
 import contextlib
 import errno
 import hashlib
+import importlib
 import json
-import os
 import shutil
-import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from configs.artifacts import MANIFEST, FileEntry, Manifest, safe_relative, sha256_file, write_atomic
 from configs.base import Record
+from configs.compact import PACKED, compact_name, packed_path
 from configs.errors import ConfigError
 from service.client import Client
+from service.download import MAX_CUTS, PART, Wire, download, make_parents, matches, size_of
 from service.errors import Damaged, NotFound, Refused, Unreachable
 from service.wire import ArtifactView, FileView
 
-MAX_CUTS = 6
-"""Cut connections in a row, without a byte between them, after which a fetch gives up."""
 _MARK = ".prunus-fetch.json"
 """Says whose unfinished fetch a directory is."""
-_PART = ".part"
 _MAX_MANIFEST_BYTES = 64 * 1024**2
 
 Progress = Callable[[str, int, int], None]
@@ -48,13 +47,17 @@ class Fetched(Record):
     """Paths below ``dest``."""
     total_bytes: int
     downloaded_bytes: int
-    """0 if everything was there already."""
+    """0 if everything was there already; less than ``total_bytes`` where weights travelled in the compact form."""
+    notes: tuple[str, ...] = ()
+    """What did not go as it should, and was made good."""
 
     @property
     def summary(self) -> str:
         """One line for people."""
         what = f"{len(self.files)} files, {self.total_bytes:,} bytes, every sha256 verified"
-        return f"{self.dest}: {what}" + ("" if self.downloaded_bytes else " (all of it was there already)")
+        if not self.downloaded_bytes:
+            return f"{self.dest}: {what} (all of it was there already)"
+        return f"{self.dest}: {what}; {self.downloaded_bytes:,} bytes were downloaded"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,31 @@ class _Item:
     remote: FileView
     name: str
     """POSIX path below the destination."""
+    packed: FileView | None = None
+    """The same weights in the compact form; it lies at its own path below the destination until all is done."""
+
+    @property
+    def entry(self) -> FileEntry:
+        return FileEntry(sha256=self.remote.sha256, size=self.remote.size)
+
+    @property
+    def transfer(self) -> FileView:
+        """What travels."""
+        return self.packed or self.remote
+
+    @property
+    def temporary(self) -> tuple[str, ...]:
+        """What lies below the destination until all is done: the packed file, and what it unpacks to."""
+        return (self.packed.path, self.packed.path.removesuffix(PACKED)) if self.packed else ()
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """All that may lie below the destination because of it, but for parts."""
+        return (self.name, compact_name(self.name), *self.temporary) if self.packed else (self.name,)
+
+    def left_as(self, compact: bool) -> str:
+        """What it is when all is done."""
+        return compact_name(self.name) if compact and self.packed else self.name
 
 
 def fetch(
@@ -70,6 +98,7 @@ def fetch(
     dest: Path,
     *,
     masks_only: bool = False,
+    compact: bool = False,
     progress: Progress = lambda _name, _done, _total: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Fetched:
@@ -79,48 +108,54 @@ def fetch(
         source: ``job:NAME``, ``job:ID``, ``models:/NAME@ALIAS``; a bare NAME means ``job:NAME``.
         dest: New, empty, or left by an interrupted or earlier fetch of the same artifact.
         masks_only: Only what lies below ``masks/``.
+        compact: Leave the weights in the compact form (``model.sparse.safetensors``).
         progress: Called after every piece.
         pause: Waits so many seconds between two tries.
 
     Raises:
-        NotFound: No such source, or it has no masks.
+        NotFound: No such source, or it has no masks, or no compact form.
         Refused: ``source`` has none of these forms, ``dest`` holds other files, or the disk is full.
         Damaged: A path leads out of ``dest``, two files have one path, or bytes differ from the manifest.
         Unreachable: The server stayed away.
     """
     source = full_source(source)
+    if compact and masks_only:
+        raise Refused("masks have one form only; ask for the masks or for the compact form")
     view = client.artifacts(source)
-    pinned = f"job:{view.job_id}"  # A name may mean a newer job before the last file is here.
-    manifest = _source_manifest(client, view, pinned)
-    items = plan(view.files, masks_only=masks_only)
-    if not items:
+    wire = Wire(client, f"job:{view.job_id}", pause)  # A name may mean a newer job before the last file is here.
+    manifest = _source_manifest(client, view, wire.source)
+    planned = plan(view.files, masks_only=masks_only)
+    if not planned:
         raise NotFound(f"{source} has no {'masks: its method removes nothing' if masks_only else 'files'}")
+    if compact and not any(item.packed for item in planned):
+        raise NotFound(f"{source} has no compact form: it is dense, or of an older prunus; fetch it without --compact")
+    notes: list[str] = []
     with _local_errors(dest):
-        earlier = _claim(dest, view, {item.name for item in plan(view.files)})
-        _check_space(dest, items)
-        total = sum(item.remote.size for item in items)
-        done = downloaded = 0
+        earlier = _claim(dest, view, {place for item in plan(view.files) for place in item.places})
+        items = _afford(dest, planned, compact)
+        total = sum(item.transfer.size for item in items)
+        files: dict[str, FileEntry] = {}
+        done = 0
         for item in items:
-            target = dest / item.name
-            _make_parents(dest, target)
-            if not _matches(target, item.remote):
-                base = done
 
-                def report(position: int, item: _Item = item, base: int = base) -> None:
-                    progress(item.name, base + position, total)
+            def report(position: int, item: _Item = item, base: int = done) -> None:
+                progress(item.name, base + min(position, item.transfer.size), total)
 
-                downloaded += _download(client, pinned, item, target, report, pause)
-            done += item.remote.size
-            progress(item.name, done, total)
-        _finish(dest, view, manifest, items, earlier)
-    names = tuple(item.name for item in items)
+            name = item.left_as(compact)
+            files[name] = _bring(wire, item, dest, name, earlier.get(name), report, notes)
+            done += item.transfer.size
+            progress(name, done, total)
+        temporary = {place for item in planned for place in item.temporary}
+        _finish(dest, view, manifest, files, {k: v for k, v in earlier.items() if k not in temporary})
+        _tidy(dest, planned)
     return Fetched(
         source=view.source,
         dest=str(dest),
         manifest_sha256=view.manifest_sha256,
-        files=names,
-        total_bytes=total,
-        downloaded_bytes=downloaded,
+        files=tuple(files),
+        total_bytes=sum(entry.size for entry in files.values()),
+        downloaded_bytes=wire.downloaded,
+        notes=tuple(notes),
     )
 
 
@@ -143,24 +178,26 @@ def plan(files: Sequence[FileView], *, masks_only: bool = False) -> list[_Item]:
     Raises:
         Damaged: A path leads out of the destination, or two files would have one path.
     """
+    by_path = {file.path: file for file in files}
+    packs = {packed for file in files if (packed := packed_path(file.path)) in by_path}
     items: list[_Item] = []
     for file in files:
         try:
             path = safe_relative(file.path)
         except ConfigError as error:
             raise Damaged(str(error)) from error
-        if masks_only and path.parts[0] != "masks":
+        if file.path in packs or (masks_only and path.parts[0] != "masks"):
             continue
         name = path.relative_to("model").as_posix() if path.parts[0] == "model" and len(path.parts) > 1 else str(path)
-        items.append(_Item(file, name))
+        items.append(_Item(file, name, by_path.get(packed_path(file.path) or "")))
     taken = {MANIFEST: "our own manifest", _MARK: "our own mark"}
     for item in items:
-        for name in (item.name, item.name + _PART):
+        for name in (name for place in item.places for name in (place, place + PART)):
             clash = taken.setdefault(name.casefold(), item.remote.path)
             if clash != item.remote.path:
                 raise Damaged(f"{item.remote.path!r} and {clash!r} would have the same path; do not use this source")
-    folders = {str(parent).casefold() for item in items for parent in Path(item.name).parents} - {"."}
-    for name in folders & taken.keys():
+    folders = {str(parent).casefold() for item in items for place in item.places for parent in Path(place).parents}
+    for name in (folders - {"."}) & taken.keys():
         raise Damaged(f"{taken[name]!r} would be a file and a folder; do not use this source")
     return items
 
@@ -209,7 +246,7 @@ def _claim(dest: Path, view: ArtifactView, names: set[str]) -> Mapping[str, Any]
     if left.get("source_manifest_sha256") != view.manifest_sha256:
         what = f"files of {left['source']}, an older state of it or another" if "source" in left else "other files"
         raise Refused(f"{dest} holds {what} ({', '.join(sorted(present)[:3])}); name an empty directory")
-    foreign = sorted(present - names - {name + _PART for name in names} - {MANIFEST, _MARK})
+    foreign = sorted(present - names - {name + PART for name in names} - {MANIFEST, _MARK})
     if foreign:
         raise Refused(f"{dest} holds files that are not of {view.source}: {', '.join(foreign[:3])}; move them away")
     files = left.get("files")
@@ -224,103 +261,119 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _check_space(dest: Path, items: Sequence[_Item]) -> None:
-    missing = [item for item in items if not (dest / item.name).exists()]
-    needed = sum(item.remote.size - _size(dest / (item.name + _PART)) for item in missing)
-    free = shutil.disk_usage(dest).free
+def _afford(dest: Path, items: list[_Item], compact: bool) -> list[_Item]:
+    """The items if the disk has room for them; else, if that helps, without the detour over the compact form.
+
+    Raises:
+        Refused: There is too little space.
+    """
+    needed, free = _missing_bytes(dest, items, compact), shutil.disk_usage(dest).free
+    if needed > free and not compact:
+        items = [replace(item, packed=None) for item in items]
+        needed = _missing_bytes(dest, items, compact)
     if needed > free:
         raise Refused(f"{dest} has {free:,} bytes free, the fetch needs {needed:,}; free some, or name another disk")
+    return items
 
 
-def _make_parents(dest: Path, target: Path) -> None:
-    """Create the folders of a file; none of them, and neither file, may be a link."""
-    part = target.with_name(target.name + _PART)
-    for path in (*(p for p in target.parents if dest in p.parents), target, part):
-        if path.is_symlink():
-            raise Damaged(f"{path} is a symbolic link, which could lead out of {dest}; remove it")
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _missing_bytes(dest: Path, items: Sequence[_Item], compact: bool) -> int:
+    """What the disk must have room for at least: what unpacks is counted as if it did not grow."""
+    needed = 0
+    for item in items:
+        if (dest / item.left_as(compact)).exists():
+            continue
+        here = max(size_of(dest / f"{item.transfer.path}{end}") for end in ("", PART))
+        needed += 2 * item.packed.size - here if item.packed else 0
+        if not (compact and item.packed):
+            needed += item.remote.size - size_of(dest / (item.name + PART))
+    return needed
 
 
-def _matches(path: Path, file: FileView) -> bool:
-    return path.is_file() and path.stat().st_size == file.size and sha256_file(path) == file.sha256
-
-
-def _download(
-    client: Client,
-    source: str,
+def _bring(
+    wire: Wire,
     item: _Item,
-    target: Path,
+    dest: Path,
+    name: str,
+    known: Any,
     report: Callable[[int], None],
-    pause: Callable[[float], None],
-) -> int:
-    """Bring one file, going on with its ``.part`` if that fits.
+    notes: list[str],
+) -> FileEntry:
+    """Bring one file to ``dest / name``, or find it there.
 
-    Returns:
-        Bytes that came over the wire.
+    Args:
+        known: What the directory's own manifest says of ``name``.
+        notes: Is told if the compact form could not be used and the plain file was downloaded instead.
     """
-    part = target.with_name(target.name + _PART)
-    if _size(part) > item.remote.size:
-        part.unlink()
-    came = 0
-    for resumed in (part.exists(), False):
-        came += _fill(client, source, item, part, report, pause)
-        if sha256_file(part) == item.remote.sha256:
-            part.replace(target)
-            return came
-        part.unlink()
-        if not resumed:
-            break
-    raise Damaged(
-        f"{item.remote.path} of {source} differs from its manifest (sha256 should be {item.remote.sha256[:12]}…): "
-        "damaged or tampered with; nothing of it was kept"
-    )
+    target = dest / name
+    for place in item.places:
+        make_parents(dest, dest / place)
+    entry = item.entry if name == item.name else _as_entry(known)
+    if entry and matches(target, entry):
+        return entry
+    if item.packed is not None:
+        try:
+            return _bring_packed(wire, item, item.packed, dest, target, report)
+        except (Damaged, NotFound) as error:
+            if name != item.name:
+                raise Damaged(f"{error}; without --compact the plain form may still be fetched") from error
+            notes.append(f"the compact form of {name} is of no use, the plain file was downloaded: {error}")
+    download(wire, item.remote, target, report)
+    return item.entry
 
 
-def _fill(
-    client: Client, source: str, item: _Item, part: Path, report: Callable[[int], None], pause: Callable[[float], None]
-) -> int:
-    """Append to ``part`` until it has the file's size, asking again after every cut."""
-    begin = position = _size(part)
-    cuts = 0
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
-    with os.fdopen(handle, "ab") as file:
-        while position < item.remote.size:
-            before = position
-            failure: Unreachable | None = None
-            try:
-                with client.open_file(source, item.remote.path, position) as chunks:
-                    for chunk in chunks:
-                        if position + len(chunk) > item.remote.size:
-                            raise Damaged(f"{item.remote.path} of {source} is longer than its manifest says")
-                        file.write(chunk)
-                        position += len(chunk)
-                        report(position)
-            except Unreachable as error:
-                failure = error
-            if position < item.remote.size:
-                cuts = 1 if position > before else cuts + 1
-                if cuts >= MAX_CUTS:
-                    raise failure or Damaged(f"{item.remote.path} of {source} ends after {position:,} bytes, too early")
-                pause(min(0.2 * 2**cuts, 5.0))
-        file.flush()
-        os.fsync(file.fileno())
-    return position - begin
+def _bring_packed(
+    wire: Wire, item: _Item, packed: FileView, dest: Path, target: Path, report: Callable[[int], None]
+) -> FileEntry:
+    """Download a packed file, unless it is here already, and unpack it to ``target`` in the form of its name."""
+    here = dest / packed.path
+    if not matches(here, FileEntry(sha256=packed.sha256, size=packed.size)):
+        download(wire, packed, here, report)
+    unpacking = importlib.import_module("service.unpack")  # brings NumPy
+    part = target.with_name(target.name + PART)
+    if target.name == Path(item.name).name:
+        unpacking.unpack_to_plain(here, part, item.entry)
+        part.replace(target)
+        return item.entry
+    unpacking.unpack(here, part, item.entry)
+    part.replace(target)
+    return FileEntry(sha256=sha256_file(target), size=target.stat().st_size)
+
+
+def _as_entry(value: Any) -> FileEntry | None:
+    try:
+        return FileEntry.model_validate(value)
+    except ValueError:
+        return None
 
 
 def _finish(
-    dest: Path, view: ArtifactView, manifest: dict[str, Any], items: Sequence[_Item], earlier: Mapping[str, Any]
+    dest: Path,
+    view: ArtifactView,
+    manifest: dict[str, Any],
+    files: Mapping[str, FileEntry],
+    earlier: Mapping[str, Any],
 ) -> None:
     """Write the manifest of what lies here: the source's own text with the paths of this directory."""
-    files = {item.name: {"sha256": item.remote.sha256, "size": item.remote.size} for item in items}
     kept = {name: entry for name, entry in earlier.items() if (dest / name).is_file()}
+    here = {name: entry.model_dump() for name, entry in files.items()}
     document = {
         **manifest,
-        "files": dict(sorted({**kept, **files}.items())),
+        "files": dict(sorted({**kept, **here}.items())),
         "source": view.source,
         "source_manifest_sha256": view.manifest_sha256,
     }
     write_atomic(dest / MANIFEST, json.dumps(document, indent=2) + "\n")
     (dest / _MARK).unlink(missing_ok=True)
+
+
+def _tidy(dest: Path, items: Sequence[_Item]) -> None:
+    """Remove what was packed; after the manifest, so that a repeat of a cut fetch downloads nothing twice."""
+    for item in items:
+        if item.packed is not None:
+            for place in (*(place + PART for place in item.places), *item.temporary):
+                (dest / place).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it holds more, or was never made
+                (dest / item.packed.path).parent.rmdir()
 
 
 @contextlib.contextmanager
@@ -336,11 +389,3 @@ def _local_errors(dest: Path) -> Iterator[None]:
         else:
             what = f"{error.filename or dest} cannot be written: {error.strerror}; choose another directory"
         raise Refused(what) from error
-
-
-def _size(path: Path) -> int:
-    try:
-        info = path.lstat()
-    except FileNotFoundError:
-        return 0
-    return info.st_size if stat.S_ISREG(info.st_mode) else 0

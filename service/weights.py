@@ -42,6 +42,10 @@ _LAYOUT: dict[str, tuple[str, int | None]] = {
     "BOOL": ("u1", None),
 }
 """dtype -> how its bits are viewed, and the bits that are not its sign (None: there is no negative zero)."""
+NUMPY_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "BOOL": "?",
+}  # fmt: skip
+"""dtype -> NumPy's own; unsigned integers are as their bits, and what NumPy does not know (BF16, F8) is left out."""
 
 
 @dataclass(frozen=True)

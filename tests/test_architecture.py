@@ -24,12 +24,12 @@ THIRD_PARTY = {
     "configs": {"pydantic", "yaml"},
     "jobs": {
         "torch", "accelerate", "deepspeed", "transformers", "datasets", "torchaudio", "mlflow", "safetensors", "numpy",
-        "pydantic", "yaml", "sklearn", "matplotlib", "tokenizers", "huggingface_hub", "pyarrow", "psutil",
+        "pydantic", "yaml", "sklearn", "matplotlib", "tokenizers", "huggingface_hub", "pyarrow", "psutil", "zstandard",
     },
     "cluster": {"ray", "httpx", "psutil", "pydantic", "yaml"},
     "service": {
         "fastapi", "starlette", "httpx", "uvicorn", "sqlalchemy", "alembic", "typer", "click", "rich", "mlflow",
-        "pydantic", "yaml", "psutil", "numpy", "safetensors",
+        "pydantic", "yaml", "psutil", "numpy", "safetensors", "zstandard",
     },
 }  # fmt: skip
 EXTRA = {

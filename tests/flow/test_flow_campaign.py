@@ -119,6 +119,20 @@ def test_the_fetched_model_has_exactly_the_asked_zeros(service: UpService, fetch
     assert "0.9" in json.dumps(report) or "0.89" in json.dumps(report)
 
 
+def test_the_compact_form_travels_and_turns_back_to_the_same_bytes(
+    service: UpService, fetched: dict[str, Path], tmp_path: Path
+) -> None:
+    told = service.answer("fetch", "job:sparse", str(tmp_path / "compact"), "--compact")
+    assert told["downloaded_bytes"] < told["total_bytes"]
+    assert (tmp_path / "compact" / "model.sparse.safetensors").is_file()
+    assert not (tmp_path / "compact" / "model.safetensors").exists()
+    found = service.answer("inspect", str(tmp_path / "compact"))
+    assert found["totals"] == service.answer("inspect", str(fetched["sparse"]))["totals"]
+    service.answer("convert", str(tmp_path / "compact"), str(tmp_path / "plain"), "--to", "plain")
+    published = fetched["sparse"] / "model.safetensors"
+    assert (tmp_path / "plain" / "model.safetensors").read_bytes() == published.read_bytes()
+
+
 def test_the_downstream_model_is_zero_at_the_same_places(fetched: dict[str, Path]) -> None:
     parent, child = zeros(fetched["sparse"]), zeros(fetched["down"])
     assert parent.keys() == child.keys()

@@ -16,11 +16,12 @@ from transformers import PreTrainedModel
 from configs import JobSpec, Launch
 from configs.artifacts import sha256_file, verify
 from configs.methods import Prunable
-from jobs import export, masks
+from jobs import compact, export, masks
 from jobs.errors import JobError
 from jobs.masks import Masks
 from jobs.models import prunable_parameters
 from jobs.ranks import Ranks
+from service.unpack import unpack_to_plain
 
 
 @dataclass
@@ -175,6 +176,22 @@ def test_the_manifest_proves_every_file_and_names_the_parents(tmp_path: Path, al
     assert manifest.parents == lineage
     assert (manifest.job_id, manifest.attempt_id) == ("j1", "j1-a2")
     assert {"model/model.safetensors", "model/config.json", "masks/step-5/mask.safetensors"} <= manifest.files.keys()
+
+
+def test_the_compact_form_is_in_the_manifest_and_is_the_published_file(tmp_path: Path, alone: Ranks) -> None:
+    student = tiny.bert(hidden_size=40, intermediate_size=56)
+    kept = {
+        name: (torch.arange(w.numel()) % 10 == 0).view(w.shape)
+        for name, w in prunable_parameters(student, Prunable()).items()
+    }
+    export.write_model(StudentOnly(student, alone), tiny.tokenizer(), kept, tmp_path / "model", "# card\n")
+    size = compact.pack(tmp_path / "model", tmp_path / "compact")
+    export.write_manifest(tmp_path, launch(), {})
+    listed = verify(tmp_path).files
+    assert listed["compact/model.sparse.safetensors.zst"].size == size < listed["model/model.safetensors"].size
+    plain = tmp_path / "plain"
+    unpack_to_plain(tmp_path / "compact" / "model.sparse.safetensors.zst", plain, listed["model/model.safetensors"])
+    assert sha256_file(plain) == listed["model/model.safetensors"].sha256
 
 
 def test_the_card_says_what_was_done_and_does_not_promise_speed() -> None:

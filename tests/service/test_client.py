@@ -51,6 +51,21 @@ def test_a_connection_cut_in_the_middle_of_a_file_is_unreachable() -> None:
         list(chunks)
 
 
+def test_a_file_is_asked_for_as_it_is_so_that_offsets_count_its_own_bytes() -> None:
+    asked: list[httpx.Headers] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.headers)
+        return httpx.Response(206, content=b"rest")
+
+    with Client("http://127.0.0.1", transport=httpx.MockTransport(answer)) as client:
+        for offset in (0, 3):
+            with client.open_file("job:a", "model/x", offset=offset) as chunks:
+                list(chunks)
+    assert [headers["accept-encoding"] for headers in asked] == ["identity", "identity"]
+    assert [headers.get("range") for headers in asked] == [None, "bytes=3-"]
+
+
 def test_a_proxy_that_drops_the_range_is_noticed() -> None:
     transport = httpx.MockTransport(lambda _: httpx.Response(200, content=b"whole file"))
     with (

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from service.compact import FILE_NAME, count_plain_zeros, open_compact, read_tensor, to_compact, to_plain
-from service.errors import Damaged, Refused
+from service.compact import FILE_NAME, count_plain_zeros, load_sparse, open_compact, read_tensor, to_compact, to_plain
+from service.errors import Damaged, NotFound, Refused
 from service.inspect import inspect
 from service.weights import bits_of, count_zeros, open_weights
 
 DTYPES = {"F32": np.uint32, "F16": np.uint16, "BF16": np.uint16, "F64": np.uint64, "F8_E4M3": np.uint8}
+LOADED = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "F64": "<f8", "F8_E4M3": "u1"}
 
 
 def write_plain(path: Path, tensors: dict[str, tuple[str, NDArray[Any]]]) -> Path:
@@ -71,6 +72,10 @@ def test_the_way_back_gives_the_same_bytes(
         assert (compact.plain[name].dtype, compact.plain[name].shape) == (dtype, bits.shape)
         assert count_plain_zeros(compact, name) == count_zeros(open_weights(plain), name)
         assert np.array_equal(read_tensor(compact, name), bits)
+    arrays = load_sparse(root)
+    assert {name: (array.dtype, array.shape, array.tobytes()) for name, array in arrays.items()} == {
+        name: (np.dtype(LOADED[dtype]), bits.shape, bits.tobytes()) for name, (dtype, bits) in tensors.items()
+    }
     for info in compact.file.tensors.values():
         assert info.offset % (info.num_bytes // max(info.num_elements, 1) or 1) == 0, "safetensors wants them aligned"
 
@@ -121,6 +126,40 @@ def test_a_name_that_is_taken_is_not_overwritten(tmp_path: Path) -> None:
     to_compact(plain, tmp_path / "c")
     to_plain(tmp_path / "c", tmp_path / "back")
     assert (tmp_path / "back").read_bytes() == plain.read_bytes()
+
+
+def test_negative_zeros_and_the_bits_of_nans_are_loaded_and_bfloat16_is_widened_exactly(tmp_path: Path) -> None:
+    words = np.zeros((64, 64), np.uint32)
+    words[3, :4] = [0x8000_0000, 0x7FC0_1234, 0xFF80_0000, 0x3F80_0000]  # -0.0, a NaN, -inf, 1.0
+    tensors = {"a.weight": ("F32", words), "b.weight": ("BF16", (words >> 16).astype(np.uint16))}
+    to_compact(write_plain(tmp_path / "p", tensors), tmp_path / FILE_NAME)
+    loaded = load_sparse(tmp_path)
+    assert np.array_equal(loaded["a.weight"].view(np.uint32), words)
+    assert loaded["a.weight"][3, 3] == 1.0 and np.signbit(loaded["a.weight"][3, 0])
+    widened = (loaded["b.weight"].astype("u4") << 16).view("f4")
+    assert widened[3, 2:4].tolist() == [-np.inf, 1.0]
+    assert np.array_equal(widened.view(np.uint32), words & 0xFFFF_0000)
+
+
+def test_loaded_shards_are_one_checkpoint_and_none_may_be_missing_or_lie_twice(tmp_path: Path) -> None:
+    for number in (1, 2):
+        plain = write_plain(tmp_path / "p", {f"m{number}.weight": sparse_bits("F32", (40, 40), 0.9, number)})
+        to_compact(plain, tmp_path / f"model.sparse-0000{number}-of-00002.safetensors")
+    assert load_sparse(tmp_path).keys() == {"m1.weight", "m2.weight"}
+    second = tmp_path / "model.sparse-00002-of-00002.safetensors"
+    content = second.read_bytes()
+    second.unlink()
+    with pytest.raises(Damaged, match=r"lacks the shard model\.sparse-00002-of-00002\.safetensors"):
+        load_sparse(tmp_path)
+    second.write_bytes((tmp_path / "model.sparse-00001-of-00002.safetensors").read_bytes())
+    with pytest.raises(Damaged, match=r"m1\.weight in two files"):
+        load_sparse(tmp_path)
+    second.write_bytes(content)
+    assert load_sparse(second).keys() == {"m2.weight"}
+    for empty in (tmp_path / "nowhere", tmp_path / "e"):
+        (tmp_path / "e").mkdir(exist_ok=True)
+        with pytest.raises(NotFound, match="prunus convert"):
+            load_sparse(empty)
 
 
 def test_compact_twice_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from artifact_server import ArtifactServer, serving
 
 from configs.artifacts import verify
+from service import download as download_module
 from service import fetch as fetch_module
 from service.client import Client
 from service.errors import Damaged, NotFound, Refused, Unreachable
@@ -73,7 +74,7 @@ def test_cut_connections_are_continued_from_the_byte_that_was_reached(
 def test_a_server_that_always_cuts_is_given_up_and_a_later_fetch_goes_on(
     get: Fetch, server: ArtifactServer, tmp_path: Path
 ) -> None:
-    server.cuts = [10, 10, 200_000] + [0] * fetch_module.MAX_CUTS
+    server.cuts = [10, 10, 200_000] + [0] * download_module.MAX_CUTS
     server.listed = {"model/model.safetensors": server.listed["model/model.safetensors"]}
     with pytest.raises(Unreachable):
         get(tmp_path)
@@ -233,7 +234,7 @@ def test_a_full_disk_is_told_and_the_next_fetch_goes_on(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(fetch_module.os, "fsync", full)
+        patch.setattr(download_module.os, "fsync", full)
         patch.setattr(fetch_module, "write_atomic", lambda path, text: path.write_text(text))
         with pytest.raises(Refused, match="is full; free some space and run the same command again"):
             get(tmp_path)

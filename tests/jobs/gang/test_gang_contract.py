@@ -17,7 +17,9 @@ from gang_runs import GangRun, Gangs
 from safetensors.torch import load_file
 from tiny_inputs import TinyInputs, is_prunable
 
+from configs.artifacts import verify
 from jobs.methods import METHODS
+from service.unpack import unpack_to_plain
 
 LOSS_TOLERANCE = 1e-6
 """Relative, fp32, over 8 optimizer steps; 6e-8 is what was seen."""
@@ -78,6 +80,23 @@ def test_sparsity_is_exact_and_holds_everywhere(gangs: Gangs, method: str, strat
     else:
         assert not list(run.directory.artifacts.glob("masks/*"))
         assert all(weight.count_nonzero() == weight.numel() for n, weight in run.weights.items() if is_prunable(n))
+
+
+@pytest.mark.parametrize("method", ["dense", "gradual_magnitude"])
+def test_a_sparse_artifact_has_its_compact_form_and_the_manifest_lists_it(
+    gangs: Gangs, tmp_path: Path, method: str
+) -> None:
+    run = gangs.run(case_of(method, "ddp", 1))
+    listed = verify(run.directory.artifacts).files
+    packed = run.directory.artifacts / "compact" / "model.sparse.safetensors.zst"
+    assert packed.is_file() == ("compact/model.sparse.safetensors.zst" in listed) == (method != "dense")
+    assert ("no compact form: no matrix" in run.log) == (method == "dense")
+    if method == "dense":
+        return
+    plain = listed["model/model.safetensors"]
+    unpack_to_plain(packed, tmp_path / "plain", plain)
+    assert (tmp_path / "plain").read_bytes() == (run.directory.artifacts / "model/model.safetensors").read_bytes()
+    assert packed.stat().st_size < plain.size
 
 
 @everywhere
