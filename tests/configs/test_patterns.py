@@ -60,8 +60,8 @@ def test_a_pattern_is_read(text: str, expected: object) -> None:
         ("", "'' is no pattern; use unstructured, N:M (2:4), RxC (4x4) or one of rows, columns, heads, ffn_units, "
          "sublayers"),
         *((text, f"{text!r} is no pattern") for text in (
-            "2 : 4", " 2:4", "2:4 ", "2:4\n", "2:", ":4", "-2:4", "2.0:4", "2:4:8", "10000:20000", "4X4", "4 x 4", "4*4",
-            "x4", "4x", "4x4x4", "-4x4", "Rows", "row", "head", "none", "2/4", "Unstructured",
+            "2 : 4", " 2:4", "2:4 ", "2:4\n", "2:", ":4", "-2:4", "2.0:4", "2:4:8", "10000:20000", "4X4", "4 x 4",
+            "4*4", "x4", "4x", "4x4x4", "-4x4", "Rows", "row", "head", "none", "2/4", "Unstructured",
         )),
     ],
 )  # fmt: skip
@@ -118,7 +118,8 @@ def test_the_default_is_unstructured_per_layer() -> None:
         ("final_sparsity: 0.9, pattern: 2:4",
          "r.yaml:5: method: pattern 2:4 removes 0.5 of the weights, final_sparsity is 0.9; set final_sparsity: 0.5"),
         ("final_sparsity: 0.5, pattern: 1:4", "set final_sparsity: 0.75"),
-        ("final_sparsity: 0.5, pattern: 2:4, scope: global", "pattern 2:4 decides every 4 weights alone: leave scope out"),
+        ("final_sparsity: 0.5, pattern: 2:4, scope: global",
+         "pattern 2:4 decides every 4 weights alone: leave scope out"),
         ("final_sparsity: 0.5, pattern: 2:4, scope: erk", "pattern 2:4 decides every 4 weights alone: leave scope out"),
         ("final_sparsity: 0.5, pattern: 2:4, scope: per_group, group_by: '(.)'", "leave scope out"),
         ("final_sparsity: 0.5, pattern: 2:4, norm: l2", "norm l2 scores groups; pattern 2:4 has none: leave norm out"),
