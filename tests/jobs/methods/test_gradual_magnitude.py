@@ -231,7 +231,9 @@ def heads_kept(masks: dict[str, torch.Tensor]) -> list[bool]:
     kept = []
     for head in range(HEADS):
         own = slice(2 * head, 2 * head + 2)
-        bits = torch.cat([*(masks[name][own].flatten() for name in ATTENTION[:3]), masks[ATTENTION[3]][:, own].flatten()])
+        bits = torch.cat(
+            [*(masks[name][own].flatten() for name in ATTENTION[:3]), masks[ATTENTION[3]][:, own].flatten()]
+        )
         assert bits.all() or not bits.any(), f"head {head} is torn"
         kept.append(bool(bits.all()))
     return kept
@@ -247,9 +249,9 @@ def test_two_of_four_is_reached_exactly_in_every_group(masked: Build, regrow: bo
     method.attach()
     assert method.weights.sparsity == 0.0
     updates = train_from(method, 1, 16)
-    assert {step: {int(n) for m in masks.values() for n in (~m).view(-1, 4).sum(1)} for step, masks in updates.items()} == {
-        step: {gone} for step, gone in GONE.items()
-    }
+    assert {
+        step: {int(n) for m in masks.values() for n in (~m).view(-1, 4).sum(1)} for step, masks in updates.items()
+    } == {step: {gone} for step, gone in GONE.items()}
     assert method.weights.sparsity == method.target_sparsity(16) == 0.5
     grown_back = any(bool((updates[s + 2][n] & ~updates[s][n]).any()) for s in (2, 4, 6, 8, 10) for n in ATTENTION)
     assert grown_back is regrow
