@@ -183,6 +183,12 @@ def test_a_unit_is_a_row_of_the_first_and_a_column_of_the_second_matrix() -> Non
     assert found == [[True, True, False, False, True, True], [True, False, True] * 2]
 
 
+def test_of_equal_sublayers_the_first_of_the_model_go_whatever_their_kind() -> None:
+    model = encoder("bert", 2, 1, 2, 3, lambda r, c: np.ones((r, c)))
+    found = select_on_ranks(Rule("sublayers", "mean", "global"), model, None, 0.5)
+    assert [any(bits) for bits in found] == [False] * 6 + [True] * 6  # the first layer's two, not both attentions
+
+
 # What is refused before the first step
 
 
