@@ -108,7 +108,7 @@ class GradualMagnitude(Strict):
         if self.norm != "l1" and (pattern is None or isinstance(pattern, NOfM)):
             raise ValueError(f"norm {self.norm} scores groups; pattern {self.pattern} has none: leave norm out")
         if isinstance(pattern, NOfM):
-            if abs(self.final_sparsity - pattern.sparsity) > 1e-9:
+            if abs(self.final_sparsity - pattern.sparsity) > 1e-6:  # 2/3 is written 0.666667
                 raise ValueError(
                     f"pattern {self.pattern} removes {pattern.sparsity:.6g} of the weights, final_sparsity is "
                     f"{self.final_sparsity}; set final_sparsity: {pattern.sparsity:.6g}"

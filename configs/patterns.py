@@ -51,12 +51,12 @@ def parse_pattern(text: str) -> NOfM | Blocks | Structure | None:
         return None
     if text in _STRUCTURES:
         return text  # type: ignore[return-value]
-    if found := re.fullmatch(r"(\d{1,4}):(\d{1,4})", text):
+    if found := re.fullmatch(r"([0-9]{1,4}):([0-9]{1,4})", text):
         keep, of = int(found[1]), int(found[2])
         if not 0 < keep < of:
             raise ValueError(f"{text} keeps {keep} of {of}; the first number must be above 0 and below the second")
         return NOfM(keep, of)
-    if found := re.fullmatch(r"(\d{1,4})x(\d{1,4})", text):
+    if found := re.fullmatch(r"([0-9]{1,4})x([0-9]{1,4})", text):
         rows, columns = int(found[1]), int(found[2])
         if rows < 1 or columns < 1 or rows * columns == 1:
             raise ValueError(

@@ -148,9 +148,11 @@ def load(path: Path) -> Masks:
             metadata = opened.metadata() or {}
             if metadata.get("format") != "prunus-mask" or metadata.get("version") != "1":
                 raise PruningError(f"{file} is not a prunus mask of version 1 (format {metadata.get('format')!r})")
-            shapes = {name: tuple(shape) for name, shape in json.loads(metadata["shapes"]).items()}
+            shapes = _shapes(json.loads(metadata["shapes"]))
             packed = {name: opened.get_tensor(name) for name in shapes}
         for name, shape in shapes.items():
+            if packed[name].dtype != torch.uint8:
+                raise ValueError(f"{name} is of {packed[name].dtype}, not of bytes")
             if packed[name].shape != (-(-math.prod(shape) // 8),):
                 raise ValueError(f"{name} has {packed[name].numel()} bytes, which do not fit its shape {shape}")
         if _digest(packed, shapes) != metadata.get("digest"):
@@ -160,6 +162,16 @@ def load(path: Path) -> Masks:
         raise PruningError(f"{file} does not exist; give a job or directory that has a mask") from error
     except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise PruningError(f"{file} cannot be read as a mask: {error}") from error
+
+
+def _shapes(written: object) -> dict[str, tuple[int, ...]]:
+    """Shapes as a file's metadata say them; ValueError if they are none."""
+    if not isinstance(written, dict):
+        raise ValueError(f"its shapes are no mapping of names: {written!r:.80}")
+    for name, shape in written.items():
+        if not isinstance(shape, list) or not all(type(size) is int and size >= 0 for size in shape):
+            raise ValueError(f"{name} has a shape that is none: {shape!r:.80}")
+    return {name: tuple(shape) for name, shape in written.items()}
 
 
 def sparsity(masks: Masks) -> float:

@@ -7,6 +7,7 @@
 A method hands over a score per weight and gets a mask per weight; it does not know which pattern it got.
 """
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -90,8 +91,10 @@ class Selector:
         if self._n_of_m is not None:
             refuse_not_finite(scores, self._ranks)
             of = self._n_of_m.of
+            at_end = sparsity >= self._rule.final_sparsity  # which may be written 0.666667: floored, one too few
+            num_remove = of - self._n_of_m.keep if at_end else count_to_remove(sparsity, of)
             runs = [run_L.abs() for run_L in values]
-            return n_of_m.keep_in_groups(self._shards, runs, count_to_remove(sparsity, of), of, self._ranks)
+            return n_of_m.keep_in_groups(self._shards, runs, num_remove, of, self._ranks)
         if self._tiles:
             refuse_not_finite(scores, self._ranks)
             return self._select_tiles([run_L.abs() for run_L in values], sparsity)
@@ -130,9 +133,11 @@ class Selector:
         total = sum(tiling.num_groups for tiling in pool)
         target = self._rule.final_sparsity
         if target and count_to_remove(target, total) == 0:
+            remedies = [f"raise it to {math.ceil(1e4 / total) / 1e4:.4f} or more"] if total > 1 else []
+            remedies += ["use scope: global"] if self._rule.scope != "global" else []
             raise PruningError(
-                f"final_sparsity {target} of the {total} groups of {pool[0].name} removes none of them; raise it to "
-                f"{1 / total:.4g} or more, or use scope: global"
+                f"final_sparsity {target} of the {total} groups of {pool[0].name} removes none of them; "
+                + (", or ".join(remedies) or "use another pattern")
             )
 
 

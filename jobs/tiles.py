@@ -99,7 +99,7 @@ def tilings(pattern: Blocks | Structure, shards: Sequence[Shard], num_heads: int
             f"pattern {pattern} has no place for {len(left)} of {len(shards)} prunable weights ({left[0]}, for one); "
             "leave them out with method.prunable.exclude"
         )
-    return found
+    return sorted(found, key=lambda tiling: tiling.members[0].index)
 
 
 def group_scores(

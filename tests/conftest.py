@@ -7,10 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from gang_runs import Gangs
     from tiny_inputs import TinyInputs
+
+# A busy machine is no defect of what is tested.
+settings.register_profile("prunus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("prunus")
 
 REPOSITORY = Path(__file__).parent.parent
 sys.path.insert(1, str(REPOSITORY / "tests" / "jobs" / "gang"))  # its gangs serve the flow tests too

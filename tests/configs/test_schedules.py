@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from configs.methods import Dense, GradualMagnitude
-from configs.schedules import Window, cubic_sparsity, is_update_step, lr_factor, window_steps
+from configs.schedules import (
+    Window,
+    cubic_sparsity,
+    is_update_step,
+    linear_sparsity,
+    lr_factor,
+    sparsity_at,
+    window_steps,
+)
 from configs.spec import LearningRate
 
 PAPER = GradualMagnitude(
@@ -33,6 +41,9 @@ REWIND = LearningRate(peak=5e-5, schedule="linear_rewind", warmup=0.01)
 def test_sparsity_follows_the_published_90_percent_run(step: int, percent: float) -> None:
     reached = cubic_sparsity(step, Window(0, 50_000), 0.0, 0.9)
     assert round(100 * reached, 1) == percent
+    exact = Fraction(9, 10) * (1 - (1 - Fraction(step, 50_000)) ** 3)
+    assert reached == pytest.approx(float(exact), abs=1e-15)
+    assert sparsity_at(step, 100_000, PAPER) == reached
 
 
 def test_sparsity_half_way_by_hand() -> None:
@@ -59,6 +70,79 @@ def test_sparsity_agrees_with_exact_fractions_and_never_falls(
     exact = Fraction(final) + (Fraction(initial) - Fraction(final)) * left**3
     assert cubic_sparsity(step, growth, initial, final) == pytest.approx(float(exact), abs=1e-14)
     assert cubic_sparsity(step + 1, growth, initial, final) >= cubic_sparsity(step, growth, initial, final)
+
+
+@pytest.mark.parametrize(
+    ("step", "thousandths"), [(0, 0), (10_000, 180), (12_500, 225), (25_000, 450), (50_000, 900), (99_999, 900)]
+)
+def test_linear_sparsity_grows_by_the_same_share_each_step(step: int, thousandths: int) -> None:
+    method = PAPER.model_copy(update={"schedule": "linear"})
+    assert sparsity_at(step, 100_000, method) == pytest.approx(thousandths / 1000, abs=1e-14)
+
+
+@given(st.integers(0, 1000), st.integers(0, 1000), st.floats(0, 0.5), st.floats(0.5, 0.99), st.integers(0, 2500))
+def test_linear_sparsity_agrees_with_exact_fractions_and_never_falls(
+    begin: int, length: int, initial: float, final: float, step: int
+) -> None:
+    growth = Window(begin, begin + length)
+    grown = min(Fraction(1), max(Fraction(0), Fraction(step - begin, length))) if length else Fraction(step >= begin)
+    exact = Fraction(initial) + (Fraction(final) - Fraction(initial)) * grown
+    found = linear_sparsity(step, growth, initial, final)
+    assert found == pytest.approx(float(exact), abs=1e-14)
+    assert initial <= found <= linear_sparsity(step + 1, growth, initial, final) <= final
+    if grown in (0, 1):
+        assert found == (initial, final)[int(grown)], "the ends are exact"
+
+
+def test_constant_sparsity_is_there_from_the_begin_of_growth() -> None:
+    method = GradualMagnitude(
+        final_sparsity=0.75, initial_sparsity=0.25, growth_window=(0.2, 0.5), schedule="constant", update_every=1
+    )
+    assert [sparsity_at(t, 10, method) for t in (0, 1)] == [0.25] * 2
+    assert [sparsity_at(t, 10, method) for t in range(2, 11)] == [0.75] * 9
+
+
+@pytest.mark.parametrize("schedule", ["cubic", "linear", "constant"])
+def test_every_schedule_ends_exactly_at_the_final_sparsity(schedule: str) -> None:
+    method = PAPER.model_copy(update={"schedule": schedule, "final_sparsity": 0.7, "initial_sparsity": 0.1})
+    assert [sparsity_at(t, 777, method) for t in (388, 389, 500, 777)] == [0.7] * 4  # growth ends at round(388.5)
+    assert sparsity_at(0, 777, method) == (0.7 if schedule == "constant" else 0.1)
+
+
+def schedule_threshold(
+    step: int, total: int, warmup: int, initial: float, final: float, initial_warmup: int, final_warmup: int
+) -> float:
+    """Movement pruning's own schedule, of the share kept (structured_movement.md, section 3.1)."""
+    ti, tf = initial_warmup * warmup, final_warmup * warmup
+    if step <= ti:
+        return initial
+    if step > total - tf:
+        return final
+    return final + (initial - final) * (1 - (step - ti) / (total - ti - tf)) ** 3
+
+
+@pytest.mark.parametrize(
+    ("step", "kept"), [(1000, 1.0), (1001, 0.999636), (2750, 0.508594), (4500, 0.25625), (6250, 0.163281), (8000, 0.15)]
+)
+def test_movement_prunings_warm_up_and_cool_down_are_a_cubic_with_a_window(step: int, kept: float) -> None:
+    """The values of the published code for T = 10,000, warm-up 1,000, factors 1 and 2, kept 1 to 0.15."""
+    method = GradualMagnitude(final_sparsity=0.85, growth_window=(0.1, 0.8), selection_window=(0.0, 0.8))
+    assert round(1 - sparsity_at(step, 10_000, method), 6) == kept
+    assert round(schedule_threshold(step, 10_000, 1000, 1.0, 0.15, 1, 2), 6) == kept
+
+
+@given(st.integers(1, 40), st.integers(0, 3), st.integers(0, 3), st.integers(1, 99), st.data())
+def test_movement_prunings_schedule_is_a_cubic_at_every_step(
+    warmup: int, before: int, after: int, removed_percent: int, data: st.DataObject
+) -> None:
+    total = warmup * (before + after) + data.draw(st.integers(1, 200))
+    window = (before * warmup / total, 1 - after * warmup / total)
+    method = GradualMagnitude(
+        final_sparsity=removed_percent / 100, growth_window=window, selection_window=(0.0, 1.0), update_every=1
+    )
+    for step in range(total + 1):
+        kept = schedule_threshold(step, total, warmup, 1.0, 1 - removed_percent / 100, before, after)
+        assert sparsity_at(step, total, method) == pytest.approx(1 - kept, abs=1e-12)
 
 
 def test_windows_are_shares_of_the_steps() -> None:

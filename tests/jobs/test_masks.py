@@ -1,5 +1,6 @@
 """Masks as data: bit order against numpy's ``packbits``, the file, its damage, and comparisons by hand."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -105,7 +106,13 @@ def test_other_safetensors_are_no_masks(tmp_path: Path) -> None:
         masks.load(tmp_path / "model.safetensors")
 
 
-@pytest.mark.parametrize("shapes", ['{"b": [3, 7], "a": [6000]}', '{"b": [3, 7], "z": [5]}', "[", None])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        '{"b": [3, 7], "a": [6000]}', '{"b": [3, 7], "z": [5]}', "[", None, "[]", "7", '{"b": 21, "a": 5}',
+        '{"b": [3, "7"], "a": [5]}', '{"b": [-3, -7], "a": [5]}', '{"b": [3, 7.5], "a": [5]}', '{"b": null, "a": [5]}',
+    ],
+)  # fmt: skip
 def test_a_mask_whose_facts_do_not_fit_its_bits_is_refused(tmp_path: Path, shapes: str | None) -> None:
     path = masks.save(example(), tmp_path, masks.Facts("locked", 0))
     with safe_open(path, framework="pt") as opened:
@@ -114,6 +121,84 @@ def test_a_mask_whose_facts_do_not_fit_its_bits_is_refused(tmp_path: Path, shape
     save_file({name: masks.pack(mask) for name, mask in example().items()}, path, facts)
     with pytest.raises(PruningError, match="cannot be read as a mask"):
         masks.load(path)
+
+
+@pytest.mark.parametrize(
+    ("stored", "found"),
+    [
+        (torch.zeros(2, dtype=torch.uint8), "2 bytes"),  # 5 elements fit 1
+        (torch.zeros(0, dtype=torch.uint8), "0 bytes"),
+        (torch.zeros(1, 1, dtype=torch.uint8), "1 bytes"),
+    ],
+)
+def test_bytes_that_are_too_many_or_too_few_for_the_shape_are_refused(
+    tmp_path: Path, stored: torch.Tensor, found: str
+) -> None:
+    path = masks.save(example(), tmp_path, masks.Facts("locked", 0))
+    with safe_open(path, framework="pt") as opened:
+        facts = opened.metadata()
+    save_file({"b": masks.pack(example()["b"]), "a": stored}, path, facts)
+    message = rf"cannot be read as a mask: a has {found}, which do not fit its shape \(5,\)"
+    with pytest.raises(PruningError, match=message):
+        masks.load(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.bool])
+def test_a_mask_of_numbers_that_are_no_bytes_is_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Even with a digest that fits."""
+    path = masks.save({"w": torch.ones(8, dtype=torch.bool)}, tmp_path, masks.Facts("locked", 0))
+    with safe_open(path, framework="pt") as opened:
+        facts = opened.metadata()
+    stored = torch.ones(1, dtype=dtype)
+    facts["digest"] = hashlib.sha256(b'["w", [8]]' + stored.numpy().tobytes()).hexdigest()
+    save_file({"w": stored}, path, facts)
+    with pytest.raises(PruningError, match="cannot be read as a mask"):
+        masks.load(path)
+
+
+def test_a_mask_says_its_pattern_its_base_and_its_parents(tmp_path: Path) -> None:
+    parents = {"teacher": "job:t sha256:12", "model": "org/\u00fc sha256:ab"}
+    path = masks.save(example(), tmp_path, masks.Facts("gradual_magnitude", 90, "2:4", "f" * 64, parents))
+    with safe_open(path, framework="np") as opened:
+        facts = opened.metadata()
+    assert (facts["pattern"], facts["base_sha256"], json.loads(facts["parents"])) == ("2:4", "f" * 64, parents)
+    wanted = example()
+    assert all(torch.equal(mask, wanted[name]) for name, mask in masks.load(path).items())
+
+
+def test_a_mask_of_unknown_origin_says_so_with_empty_facts(tmp_path: Path) -> None:
+    path = masks.save(example(), tmp_path, masks.Facts("locked", 0))
+    with safe_open(path, framework="np") as opened:
+        facts = opened.metadata()
+    assert (facts["pattern"], facts["base_sha256"], facts["parents"]) == ("unstructured", "", "{}")
+
+
+def test_the_origin_is_no_part_of_the_masks_digest(tmp_path: Path) -> None:
+    origins = [masks.Facts("locked", 0), masks.Facts("gradual_magnitude", 9, "4x4", "ab", {"model": "x"})]
+    digests = set()
+    for number, origin in enumerate(origins):
+        with safe_open(masks.save(example(), tmp_path / str(number), origin), framework="np") as opened:
+            digests.add(opened.metadata()["digest"])
+    assert digests == {masks.digest(example())}
+
+
+def test_the_digest_of_weights_depends_on_values_names_and_shapes_but_not_on_order_or_layout() -> None:
+    one = {"b": torch.arange(6.0).view(2, 3), "a": torch.tensor([1.0, -0.5])}
+    same = masks.weights_digest(one)
+    assert len(bytes.fromhex(same)) == 32
+    assert masks.weights_digest(dict(reversed(one.items()))) == same
+    transposed = one["b"].T.contiguous().T  # equal values, another layout
+    assert not transposed.is_contiguous()
+    assert masks.weights_digest({**one, "b": transposed}) == same
+    assert masks.weights_digest({name: torch.nn.Parameter(weight) for name, weight in one.items()}) == same
+    others = [
+        {**one, "b": torch.arange(6.0).view(3, 2)},
+        {"b": one["b"], "c": one["a"]},
+        {"b": one["b"]},
+        {**one, "a": torch.tensor([1.0, 0.5])},
+        {**one, "a": torch.tensor([1.0 + 2**-23, -0.5])},
+    ]
+    assert len({same, *map(masks.weights_digest, others)}) == 6
 
 
 def test_sparsity_is_the_share_removed_over_all_positions() -> None:

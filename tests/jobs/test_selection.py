@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thread_gang import run_gang
 
+from jobs import selection
 from jobs.errors import PruningError
 from jobs.ranks import Ranks
 from jobs.selection import Scores, count_to_remove, keep_largest
@@ -159,3 +160,29 @@ def test_a_sparsity_removes_the_floor_of_its_share(sparsity: float, numel: int, 
 @given(st.integers(0, 999), st.integers(1, 2_000_000_000))
 def test_shares_in_thousandths_are_floored_as_fractions_are(thousandths: int, numel: int) -> None:
     assert count_to_remove(thousandths / 1000, numel) == Fraction(thousandths, 1000) * numel // 1
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+@pytest.mark.parametrize(
+    "bounds",
+    [(-1, 0), (0, 1), (2**30, 2**30 + 1), (0x7F7FFFFF, 0x7F800000), (-1, 0x7F800000), (0x3C000000, 0x3C100000)],
+)
+@pytest.mark.parametrize("num_remove", [1, 300, 777, 1500])
+def test_a_sample_that_misleads_costs_a_pass_and_changes_nothing(
+    bounds: tuple[int, int], num_remove: int, world_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(selection, "_bracket", lambda *_: bounds)
+    values = np.abs(np.random.default_rng(1).normal(size=1500) * 0.02).astype(np.float32).round(4)
+    values[:500] = 0.0
+    cuts = [[0, 1500]] if world_size == 1 else [[0, 10, 900, 1500]]
+    assert keep_on_ranks([values], cuts, num_remove) == brute_force([values], num_remove)
+
+
+@pytest.mark.parametrize("num_remove", [0, 1, 150_000, 180_000, 199_999, 200_000])
+def test_a_pool_of_many_pieces_and_three_ranks_keeps_what_a_stable_sort_keeps(num_remove: int) -> None:
+    values = (np.random.default_rng(2).normal(size=200_000) * 0.02).astype(np.float32).round(5)  # signs and ties
+    expected = np.ones(200_000, bool)
+    expected[np.argsort(np.abs(values), kind="stable")[:num_remove]] = False
+    for cuts in ([0, 200_000], [0, 70_000, 70_001, 200_000]):
+        (kept,) = keep_on_ranks([values], [cuts], num_remove)
+        assert np.array_equal(kept, expected)

@@ -1,6 +1,8 @@
 """Gradual magnitude pruning on weights that can be read: who goes, how many, and who comes back."""
 
 from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -189,6 +191,127 @@ def test_any_number_of_ranks_chooses_the_masks_of_one(
 
     expected = {name: mask.flatten().tolist() for name, mask in alone.weights.masks.items()}
     assert gang(3, act) == [expected] * 3
+
+
+ATTENTION = [f"encoder.layer.0.attention.self.{name}.weight" for name in ("query", "key", "value")]
+ATTENTION += ["encoder.layer.0.attention.output.dense.weight"]
+HEADS = 4
+
+
+def pattern_method(masked: Build, pattern: str, regrow: bool) -> GradualMagnitudeMethod:
+    """16 steps, growth until 8, selection until 12, every 2: four matrices of 8 x 8, which are four heads."""
+    generator = torch.Generator().manual_seed(4)
+    weights, _ = masked({name: torch.randn(8, 8, generator=generator) for name in ATTENTION})
+    spec = GradualMagnitude(
+        final_sparsity=0.5,
+        growth_window=(0.0, 0.5),
+        selection_window=(0.0, 0.75),
+        update_every=2,
+        pattern=pattern,
+        regrow=regrow,
+    )
+    return GradualMagnitudeMethod(spec, Start(weights, 16, Ranks(0, 1, torch.device("cpu")), None, HEADS))
+
+
+def train_from(method: GradualMagnitudeMethod, first: int, last: int) -> dict[int, dict[str, torch.Tensor]]:
+    """Steps that move every kept weight at random; the masks after each update."""
+    found = {}
+    for step in range(first, last + 1):
+        generator = torch.Generator().manual_seed(step)
+        for shard in method.weights.shards:
+            moved = torch.randn(8, 8, generator=generator)
+            shard.parameter.data.add_(moved * method.weights.masks[shard.name])
+        if method.after_step(step) is not None:
+            found[step] = dict(method.weights.masks)
+    return found
+
+
+def heads_kept(masks: dict[str, torch.Tensor]) -> list[bool]:
+    """Of each head; its weights in all four matrices must say the same."""
+    kept = []
+    for head in range(HEADS):
+        own = slice(2 * head, 2 * head + 2)
+        bits = torch.cat(
+            [*(masks[name][own].flatten() for name in ATTENTION[:3]), masks[ATTENTION[3]][:, own].flatten()]
+        )
+        assert bits.all() or not bits.any(), f"head {head} is torn"
+        kept.append(bool(bits.all()))
+    return kept
+
+
+# 0.5 (1 - (1 - t / 8)^3) of 4: the floor at steps 2, 4, 6 is that of 1.16, 1.75, 1.97
+GONE = {2: 1, 4: 1, 6: 1, 8: 2, 10: 2, 12: 2}
+
+
+@pytest.mark.parametrize("regrow", [True, False])
+def test_two_of_four_is_reached_exactly_in_every_group(masked: Build, regrow: bool) -> None:
+    method = pattern_method(masked, "2:4", regrow)
+    method.attach()
+    assert method.weights.sparsity == 0.0
+    updates = train_from(method, 1, 16)
+    assert {
+        step: {int(n) for m in masks.values() for n in (~m).view(-1, 4).sum(1)} for step, masks in updates.items()
+    } == {step: {gone} for step, gone in GONE.items()}
+    assert method.weights.sparsity == method.target_sparsity(16) == 0.5
+    grown_back = any(bool((updates[s + 2][n] & ~updates[s][n]).any()) for s in (2, 4, 6, 8, 10) for n in ATTENTION)
+    assert grown_back is regrow
+    assert all(not s.parameter[~method.weights.masks[s.name]].any() for s in method.weights.shards)
+
+
+@pytest.mark.parametrize("regrow", [True, False])
+def test_heads_go_whole_and_exactly_as_many_as_asked(masked: Build, regrow: bool) -> None:
+    method = pattern_method(masked, "heads", regrow)
+    method.attach()
+    assert method.weights.sparsity == 0.0
+    kept = {step: heads_kept(masks) for step, masks in train_from(method, 1, 16).items()}
+    assert {step: of_step.count(False) for step, of_step in kept.items()} == GONE
+    assert method.weights.sparsity == method.target_sparsity(16) == 0.5
+    if not regrow:
+        steps = sorted(kept)
+        assert all(b <= a for s, t in pairwise(steps) for a, b in zip(kept[s], kept[t], strict=True))
+    assert all(not s.parameter[~method.weights.masks[s.name]].any() for s in method.weights.shards)
+
+
+def test_a_head_returns_with_its_values_once_another_falls_below_it(masked: Build) -> None:
+    method = pattern_method(masked, "heads", regrow=True)
+    method.attach()
+    before = {s.name: s.parameter.detach().clone() for s in method.weights.shards}
+    gone = heads_kept(next(iter(train_from_nothing(method, 2).values()))).index(False)
+    other = (gone + 1) % HEADS
+    for shard in method.weights.shards[:3]:
+        shard.parameter.data[2 * other : 2 * other + 2] = 0.0
+    method.weights.shards[3].parameter.data[:, 2 * other : 2 * other + 2] = 0.0
+    assert heads_kept(train_from_nothing(method, 4)[4]) == [head != other for head in range(HEADS)]
+    own = slice(2 * gone, 2 * gone + 2)
+    assert all(torch.equal(s.parameter[own], before[s.name][own]) for s in method.weights.shards[:3])
+    assert torch.equal(method.weights.shards[3].parameter[:, own], before[ATTENTION[3]][:, own])
+
+
+def train_from_nothing(method: GradualMagnitudeMethod, step: int) -> dict[int, dict[str, torch.Tensor]]:
+    assert method.after_step(step) is not None
+    return {step: dict(method.weights.masks)}
+
+
+@pytest.mark.parametrize("regrow", [True, False])
+@pytest.mark.parametrize("pattern", ["2:4", "heads"])
+def test_a_run_goes_on_from_its_state_as_if_it_had_not_stopped(
+    masked: Build, tmp_path: Path, pattern: str, regrow: bool
+) -> None:
+    unbroken = pattern_method(masked, pattern, regrow)
+    unbroken.attach()
+    train_from(unbroken, 1, 5)
+    torch.save(unbroken.state_dict(), tmp_path / "state.pt")
+    resumed = pattern_method(masked, pattern, regrow)
+    for shard, old in zip(resumed.weights.shards, unbroken.weights.shards, strict=True):
+        shard.parameter.data.copy_(old.parameter.data)
+    resumed.weights.set_masks(unbroken.weights.masks)
+    resumed.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    expected, found = train_from(unbroken, 6, 16), train_from(resumed, 6, 16)
+    assert expected.keys() == found.keys() == {6, 8, 10, 12}
+    for step, masks in expected.items():
+        assert all(torch.equal(found[step][name], mask) for name, mask in masks.items()), step
+    for shard, old in zip(resumed.weights.shards, unbroken.weights.shards, strict=True):
+        assert torch.equal(shard.parameter, old.parameter)
 
 
 class _Run(Shard):
