@@ -112,8 +112,9 @@ class Engine(Strict):
 
     strategy: Literal["ddp", "zero0", "zero1", "zero2", "zero3"] = "zero2"
     """DeepSpeed ZeRO stage, or plain DistributedDataParallel without DeepSpeed."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Arithmetic of forward and backward; master weights and Adam moments are fp32 always."""
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Arithmetic of forward and backward; master weights and Adam moments are fp32 always. ``fp16`` (for GPUs before
+    bf16) scales the loss dynamically, skips steps that overflow, and needs zero1, zero2 or zero3."""
     activation_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     deepspeed: dict[str, Any] = Field(default_factory=dict)
@@ -138,6 +139,11 @@ class Engine(Strict):
             "scheduler",
         }
         clash = sorted(owned & set(self.deepspeed))
+        if self.precision == "fp16" and self.zero_stage in {None, 0}:
+            raise ValueError(
+                f"precision fp16 with strategy {self.strategy} has no fp32 masters that masks could hold; use zero1, "
+                "zero2 or zero3, or precision bf16"
+            )
         zero = self.deepspeed.get("zero_optimization", {})
         if not isinstance(zero, dict):
             raise ValueError(f"deepspeed.zero_optimization must be a mapping of keys, got {zero!r}")

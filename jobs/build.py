@@ -26,6 +26,7 @@ from jobs.shards import shard_view
 from jobs.tasks import Task
 
 log = logging.getLogger(__name__)
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def open_sources(launch: Launch, directory: JobDirectory) -> dict[str, Origin]:
@@ -94,7 +95,7 @@ def _teacher(
     models.check_same_tokenizer(tokenizer, models.load_tokenizer(origin), origin.reference)
     teacher = models.load_model(task.auto_class, origin, None, {})
     models.check_same_labels(task.labels, teacher, origin.reference)
-    dtype = torch.bfloat16 if spec.engine.precision == "bf16" and not uses_autocast(spec) else torch.float32
+    dtype = torch.float32 if uses_autocast(spec) else _DTYPES[spec.engine.precision]
     return teacher.to(ranks.device, dtype).eval().requires_grad_(False)
 
 

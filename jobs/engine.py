@@ -1,7 +1,7 @@
 """Accelerate over DeepSpeed (ZeRO 0-3) or over plain DDP, behind the few verbs that the loop needs.
 
-bf16: ZeRO 1-3 keep a bf16 copy beside fp32 masters; DDP and ZeRO-0 have no such copy, so there the forward pass runs
-under autocast.
+bf16 and fp16: ZeRO 1-3 keep a copy of that type beside fp32 masters; DDP and ZeRO-0 have no such copy, so there bf16
+runs under autocast, and fp16 is refused.
 """
 
 import json
@@ -54,6 +54,7 @@ def deepspeed_config(spec: JobSpec) -> dict[str, Any]:
         "gradient_accumulation_steps": spec.accumulation_steps,
         "gradient_clipping": spec.train.max_grad_norm or 0.0,
         "bf16": {"enabled": spec.engine.precision == "bf16" and stage > 0},
+        "fp16": {"enabled": spec.engine.precision == "fp16"},
     }
 
 
@@ -104,7 +105,7 @@ class Engine:
             plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_config(spec))
         self.accelerator = Accelerator(
             cpu=ranks.device.type == "cpu" and not self.is_deepspeed,
-            mixed_precision="bf16" if spec.engine.precision == "bf16" and not uses_autocast(spec) else "no",
+            mixed_precision="no" if spec.engine.precision == "fp32" or uses_autocast(spec) else spec.engine.precision,
             gradient_accumulation_steps=spec.accumulation_steps,
             deepspeed_plugin=plugin,
             kwargs_handlers=[InitProcessGroupKwargs(backend="nccl" if ranks.device.type == "cuda" else "gloo")],

@@ -4,10 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 from tiny_inputs import TinyInputs
 
 from configs import JobSpec, Launch, ResolvedSource, __version__
 
+needs_fp16 = pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this CPU has no fp16 arithmetic (avx512_fp16, amx_fp16)"
+)
 STRATEGIES = ("ddp", "zero0", "zero1", "zero2", "zero3")
 NUM_STEPS = 8
 BATCH_SIZE = 12

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gang_cases import EXAMPLES, NUM_STEPS, ONE_SHOT, STRATEGIES, Case
+from gang_cases import EXAMPLES, NUM_STEPS, ONE_SHOT, STRATEGIES, Case, needs_fp16
 from gang_runs import GangRun, Gangs
 from pattern_oracle import encoder, group_sets, of_part, remove_smallest
 from safetensors import safe_open
@@ -236,6 +236,17 @@ def test_bf16_holds_the_mask_in_master_and_copy(gangs: Gangs, strategy: str) -> 
     assert copies == ({torch.float32} if strategy in {"ddp", "zero0"} else {torch.bfloat16})  # autocast has no copies
     for name, master in state["master"].items():
         assert torch.equal(state["copy"][name], master.to(state["copy"][name].dtype)), f"{name}: copy is not its master"
+
+
+@needs_fp16
+@pytest.mark.parametrize("strategy", ["zero1", "zero2", "zero3"])
+def test_fp16_holds_the_mask_in_master_and_copy(gangs: Gangs, strategy: str) -> None:
+    run = gangs.run(case_of("gradual_magnitude", strategy, 2, "fp16"))
+    check_sparse(run, 0.9, 2)
+    state = run.state()
+    assert {tensor.dtype for tensor in state["master"].values()} == {torch.float32}
+    for name, master in state["master"].items():
+        assert torch.equal(state["copy"][name], master.half()), f"{name}: copy is not its master"
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from gang_cases import EXAMPLES, STRATEGIES, Case
+from gang_cases import EXAMPLES, STRATEGIES, Case, needs_fp16
 from gang_runs import GangRun, Gangs
 from tiny_inputs import TinyInputs
 
@@ -67,6 +67,12 @@ def test_every_method_resumes_to_the_bit(gangs: Gangs, method: str) -> None:
 
 def test_one_rank_in_bf16_resumes_to_the_bit(gangs: Gangs) -> None:
     case = dropping("gradual_magnitude", "zero2", 1, precision="bf16", distils=True)
+    assert_same_end(kill_and_resume(gangs, case), gangs.run(case))
+
+
+@needs_fp16
+def test_fp16_resumes_to_the_bit(gangs: Gangs) -> None:
+    case = dropping("gradual_magnitude", "zero2", precision="fp16")
     assert_same_end(kill_and_resume(gangs, case), gangs.run(case))
 
 
