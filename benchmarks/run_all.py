@@ -14,6 +14,9 @@ QUICK = (
     ("masked_step", "--turns", "6", "--zero2", "--model", "1"),
     ("mask_update", "--turns", "3", "--layers", "4"),
     ("projection",),
+    ("selection", "--millions", "10", "--turns", "2", "--ranks", "2"),
+    ("sparse_file", "--layers", "2"),
+    ("memory", "--layers", "2"),
 )
 
 

@@ -132,9 +132,9 @@ class MaskedWeights:
         """Mask ``parameter.grad`` in place, before DDP adds it over ranks; it is the parameter's own: no copy."""
         mask = self._grad_masks.get(name)
         if mask is not None and parameter.grad is not None:
-            parameter.grad.mul_(mask)
+            masks_module.hold(parameter.grad, mask)
 
     def _hold_passing(self, name: str, grad: torch.Tensor) -> torch.Tensor:
         """Mask a gradient on its way to ZeRO, which takes it before later hooks. A copy: others may share it."""
         mask = self._grad_masks.get(name)
-        return grad if mask is None else grad * mask
+        return grad if mask is None else masks_module.held(grad, mask)

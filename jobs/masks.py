@@ -74,13 +74,20 @@ def num_kept(mask: torch.Tensor) -> int:
 
 
 def hold(values_L: torch.Tensor, keep_L: torch.Tensor) -> None:
-    """Zero the values outside a mask, in place; both 1-D."""
+    """Zero the values outside a mask, in place; both of one shape."""
     if values_L.device.type == "cpu" and values_L.dtype == torch.float32:
         # torch converts the whole mask to floats first: 7 times as slow (benchmarks/README.md).
         values = values_L.detach().numpy()
         np.multiply(values, keep_L.numpy(), out=values)
     else:
         values_L.mul_(keep_L)
+
+
+def held(values_L: torch.Tensor, keep_L: torch.Tensor) -> torch.Tensor:
+    """The values, zero outside a mask, as a new tensor; see :func:`hold`."""
+    if values_L.device.type == "cpu" and values_L.dtype == torch.float32:
+        return torch.from_numpy(np.multiply(values_L.detach().numpy(), keep_L.numpy()))
+    return values_L * keep_L
 
 
 def count_outside(values_L: torch.Tensor, keep_L: torch.Tensor) -> int:
