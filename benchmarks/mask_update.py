@@ -16,10 +16,11 @@ from benchmarks.masked_step import ALONE, SPARSITY
 from benchmarks.shapes import VOCABULARY, encoder, prunable
 from benchmarks.timing import RATIO_HEAD, machine, ratio_row, take_turns
 from configs.methods import GradualMagnitude
+from configs.patterns import count_to_remove
 from jobs.enforcement import MaskedWeights
 from jobs.methods import Start
 from jobs.methods.gradual_magnitude import GradualMagnitudeMethod
-from jobs.selection import Scores, count_to_remove, keep_largest
+from jobs.selection import Scores, keep_largest
 from jobs.shards import shard_view
 
 

@@ -18,10 +18,11 @@ from torch.nn.utils import prune
 
 from benchmarks.shapes import VOCABULARY, encoder, prunable
 from benchmarks.timing import RATIO_HEAD, machine, ratio_row, take_turns
+from configs.patterns import count_to_remove
 from jobs import engine as engine  # it keeps DeepSpeed from compiling an operator, behind a lock that may be stale
 from jobs.enforcement import MaskedWeights
 from jobs.ranks import Ranks
-from jobs.selection import Scores, count_to_remove, keep_largest
+from jobs.selection import Scores, keep_largest
 from jobs.shards import shard_view
 
 SPARSITY = 0.9

@@ -60,8 +60,9 @@ class GradualMagnitude(Strict):
     update_every: int = Field(default=100, ge=1)
     """Optimizer steps between two mask updates. Paper: 1,000 of 100k."""
     schedule: Literal["cubic", "linear", "constant"] = "cubic"
-    """How sparsity grows inside ``growth_window``: ``cubic`` (paper), ``linear``, or ``constant``: all at its begin.
-    Movement pruning's warm-up and cool-down are a cubic with ``growth_window: [warm-up, 1 - cool-down]``."""
+    """How sparsity grows inside ``growth_window``: ``cubic`` (paper), ``linear``, or ``constant``: all at the first
+    update in it. Movement pruning's warm-up and cool-down are a cubic with ``growth_window: [warm-up, 1 - cool-down]``.
+    """
     pattern: Pattern = UNSTRUCTURED
     """Which weights go together: ``unstructured``; ``N:M`` along the inputs (``2:4``); blocks ``RxC`` (``4x4``);
     ``rows``, ``columns``, ``heads``, ``ffn_units``, ``sublayers``. With groups, sparsity is the share of groups."""

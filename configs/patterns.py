@@ -32,6 +32,11 @@ class NOfM:
         """Share removed, in (0, 1)."""
         return 1.0 - self.keep / self.of
 
+    def num_removed(self, sparsity: float, final_sparsity: float) -> int:
+        """How many of each group go at a sparsity on the way to the final one: the floor, at the end the rest."""
+        # The final sparsity may be written 0.666667 or 0.66; its floor would be one too few.
+        return self.of - self.keep if sparsity >= final_sparsity else count_to_remove(sparsity, self.of)
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -39,6 +44,17 @@ class Blocks:
 
     rows: int
     columns: int
+
+
+def count_to_remove(sparsity: float, numel: int) -> int:
+    """How many of ``numel`` weights a sparsity removes: the floor, as published.
+
+    A product that is whole but for the rounding of floats counts as whole (0.29 * 100 is 28.999999999999996).
+    """
+    exact = sparsity * numel
+    nearest = round(exact)
+    # The schedule's arithmetic loses a few of the 53 bits; 1e-12 is far above that, far below one weight in a billion.
+    return nearest if abs(exact - nearest) < 1e-12 * max(1.0, exact) else int(exact)
 
 
 def parse_pattern(text: str) -> NOfM | Blocks | Structure | None:

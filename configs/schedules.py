@@ -7,6 +7,7 @@ Sources: Zhu and Gupta, "To prune, or not to prune" (arXiv 1710.01878), equation
 from dataclasses import dataclass
 
 from configs.methods import GradualMagnitude, MethodSpec
+from configs.patterns import NOfM, parse_pattern
 from configs.spec import LearningRate
 
 
@@ -52,9 +53,14 @@ def sparsity_at(step: int, num_steps: int, method: GradualMagnitude) -> float:
     """Sparsity that a method aims at after ``step`` of ``num_steps`` optimizer steps, in [0, 1)."""
     growth = window_steps(method.growth_window, num_steps)
     if method.schedule == "constant":
-        return method.final_sparsity if step >= growth.begin else method.initial_sparsity
-    rule = cubic_sparsity if method.schedule == "cubic" else linear_sparsity
-    return rule(step, growth, method.initial_sparsity, method.final_sparsity)
+        sparsity = method.final_sparsity if step >= growth.begin else method.initial_sparsity
+    else:
+        rule = cubic_sparsity if method.schedule == "cubic" else linear_sparsity
+        sparsity = rule(step, growth, method.initial_sparsity, method.final_sparsity)
+    pattern = parse_pattern(method.pattern)
+    if isinstance(pattern, NOfM):  # only so many steps on the way: 0, 1/4, 2/4
+        return pattern.num_removed(sparsity, method.final_sparsity) / pattern.of
+    return sparsity
 
 
 def is_update_step(step: int, selection: Window, growth: Window, update_every: int) -> bool:

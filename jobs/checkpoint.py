@@ -103,7 +103,7 @@ def _write_rank(
     state = {"random": random_state(), "method": method.state_dict(), "progress": progress}
     torch.save(state, aside / f"rank-{engine.ranks.rank}.pt")
     if weights is not None and engine.ranks.is_main:
-        masks_module.save(weights.masks, aside, masks_module.Facts(method.spec.name, step=0))
+        masks_module.save(weights.masks, aside, masks_module.Facts(method.spec.name, 0, method.pattern))
 
 
 def _commit(aside: Path, final: Path, step: int, facts: dict[str, Any], keep: int) -> None:

@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 
 from configs import ConfigError, ResolvedSource
 from configs.artifacts import MANIFEST, sha256_file, verify
+from configs.compact import is_compact_name, is_plain_name
 from configs.methods import Prunable
 from configs.spec import ModelSpec
 from jobs import masks as masks_module
@@ -65,6 +66,7 @@ def open_source(source: ResolvedSource, download_to: Path, mlflow_uri: str | Non
     if not directory.is_dir():
         raise ModelError(f"{source.reference}: the directory {directory} does not exist on this node; check the path")
     if not (directory / MANIFEST).is_file():
+        _refuse_compact(directory, source.reference)
         if source.kind != "directory":
             raise ModelError(
                 f"{source.reference}: {directory} has no {MANIFEST}: the job that makes it has not finished"
@@ -80,7 +82,17 @@ def open_source(source: ResolvedSource, download_to: Path, mlflow_uri: str | Non
     except ConfigError as error:
         raise ModelError(f"{source.reference}: {error}") from error
     model = directory / "model" if (directory / "model").is_dir() else directory
+    _refuse_compact(model, source.reference)
     return Origin(source.reference, str(model), _mask_in(directory), f"{source.reference} sha256:{digest}")
+
+
+def _refuse_compact(directory: Path, reference: str) -> None:
+    names = [file.name for file in directory.iterdir()]
+    if any(map(is_compact_name, names)) and not any(map(is_plain_name, names)):
+        raise ModelError(
+            f"{reference} holds the compact form of a model; turn it back first: prunus convert {reference} DEST --to "
+            "plain"
+        )
 
 
 def _download(source: ResolvedSource, directory: Path, mlflow_uri: str | None) -> Path:

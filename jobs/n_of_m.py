@@ -39,7 +39,7 @@ def keep_in_groups(
     """Choose which elements stay when the ``num_remove`` smallest of every group go (collective).
 
     Args:
-        runs: |w| of each shard's run, finite, in the shards' order.
+        runs: Values of each shard's run, finite, in the shards' order; the score is the absolute value.
         of: M.
 
     Returns:
@@ -54,11 +54,11 @@ def keep_in_groups(
         begin, end = _whole_groups(shard, of)
         keep_L = torch.ones_like(run_L, dtype=torch.bool)
         if begin < end:
-            keep_L[begin:end] = _keep(run_L[begin:end].view(-1, of), num_remove).view(-1)
+            keep_L[begin:end] = _keep(run_L[begin:end].abs().view(-1, of), num_remove).view(-1)
         keep.append(keep_L)
         cuts = [(0, begin), (end, shard.numel)] if begin < end else [(0, shard.numel)]
         edges.append([(a, b) for a, b in cuts if a < b])
-        shown += [(shard.index, shard.start + a, run_L[a:b].tolist()) for a, b in edges[-1]]
+        shown += [(shard.index, shard.start + a, run_L[a:b].abs().tolist()) for a, b in edges[-1]]
     split: dict[tuple[int, int], list[float]] = {}
     for index, start, values in (edge for of_rank in ranks.gather(shown) for edge in of_rank):
         for place, value in enumerate(values, start):

@@ -15,11 +15,11 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from configs.patterns import NOfM, parse_pattern
+from configs.patterns import NOfM, count_to_remove, parse_pattern
 from jobs import n_of_m
 from jobs.errors import PruningError
 from jobs.ranks import Ranks
-from jobs.selection import Scores, count_to_remove, keep_largest, refuse_not_finite
+from jobs.selection import Scores, keep_largest, refuse_not_finite
 from jobs.shards import Shard
 from jobs.tiles import Tiling, group_scores, run_of, tilings
 
@@ -91,13 +91,11 @@ class Selector:
         if self._n_of_m is not None:
             refuse_not_finite(scores, self._ranks)
             of = self._n_of_m.of
-            at_end = sparsity >= self._rule.final_sparsity  # which may be written 0.666667: floored, one too few
-            num_remove = of - self._n_of_m.keep if at_end else count_to_remove(sparsity, of)
-            runs = [run_L.abs() for run_L in values]
-            return n_of_m.keep_in_groups(self._shards, runs, num_remove, of, self._ranks)
+            num_remove = self._n_of_m.num_removed(sparsity, self._rule.final_sparsity)
+            return n_of_m.keep_in_groups(self._shards, values, num_remove, of, self._ranks)
         if self._tiles:
             refuse_not_finite(scores, self._ranks)
-            return self._select_tiles([run_L.abs() for run_L in values], sparsity)
+            return self._select_tiles(values, sparsity)
         return self._select_weights(scores, sparsity)
 
     def _select_weights(self, scores: list[Scores], sparsity: float) -> list[torch.Tensor]:
@@ -113,14 +111,14 @@ class Selector:
                 keep[i] = kept
         return keep
 
-    def _select_tiles(self, magnitudes: Sequence[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
+    def _select_tiles(self, values: Sequence[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
         keep: list[torch.Tensor] = [torch.empty(0)] * len(self._shards)
         alone = replace(self._ranks, rank=0, world_size=1)  # every rank has the scores of all groups
         for pool in self._tiles:
             scores = [
                 Scores(tiling.name, i, 0, values_G, replicated=True)
                 for i, (tiling, values_G) in enumerate(
-                    zip(pool, group_scores(pool, self._shards, magnitudes, self._ranks, self._rule.norm), strict=True)
+                    zip(pool, group_scores(pool, self._shards, values, self._ranks, self._rule.norm), strict=True)
                 )
             ]
             count = count_to_remove(sparsity, sum(tiling.num_groups for tiling in pool))

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import platform
 import shutil
 import subprocess
@@ -16,11 +17,11 @@ from transformers import PreTrainedTokenizerBase
 from configs import Launch, __version__
 from configs.artifacts import JobDirectory
 from configs.compact import FOLDER
-from configs.methods import GradualMagnitude
 from jobs import compact, export, figures
 from jobs.loop import Training
 from jobs.masks import Facts
 
+log = logging.getLogger(__name__)
 _PUBLISH_WAIT_S = 120.0
 """Seconds that a finished job gives MLflow to take the rest; what remains is carried over later (``jobs.publish``)."""
 
@@ -63,10 +64,9 @@ def finish_job(
         run.ranks.barrier()
         return None
     metrics = {**metrics, **measured}
-    pattern = spec.method.pattern if isinstance(spec.method, GradualMagnitude) else "given"
-    facts = Facts(spec.method.name, run.num_steps, pattern, run.method.start.base_sha256, lineage)
+    facts = Facts(spec.method.name, run.num_steps, run.method.pattern, run.method.start.base_sha256, lineage)
     export.write_mask(masks, root, facts)
-    compact.pack(root / "model", root / FOLDER)
+    _pack(root)
     _draw(run, root / "figures")
     manifest_sha256 = export.write_manifest(root, launch, lineage)
     run.reporter.phase("publishing")
@@ -80,6 +80,15 @@ def finish_job(
     run.ranks.barrier()
     size = sum(path.stat().st_size for path in (root / "model").rglob("*") if path.is_file())
     return Result(metrics, tracker.run_id, published, manifest_sha256, size)
+
+
+def _pack(artifacts: Path) -> None:
+    """Add the compact form; a trained model is not lost for want of it."""
+    try:
+        compact.pack(artifacts / "model", artifacts / FOLDER)
+    except OSError as error:
+        log.warning("no compact form: %s", error)
+        shutil.rmtree(artifacts / FOLDER, ignore_errors=True)
 
 
 def _draw(run: Training, directory: Path) -> None:

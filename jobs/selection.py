@@ -56,17 +56,6 @@ class Scores:
     replicated: bool
 
 
-def count_to_remove(sparsity: float, numel: int) -> int:
-    """How many of ``numel`` weights a sparsity removes: the floor, as published.
-
-    A product that is whole but for the rounding of floats counts as whole (0.29 * 100 is 28.999999999999996).
-    """
-    exact = sparsity * numel
-    nearest = round(exact)
-    # The schedule's arithmetic loses a few of the 53 bits; 1e-12 is far above that, far below one weight in a billion.
-    return nearest if abs(exact - nearest) < 1e-12 * max(1.0, exact) else int(exact)
-
-
 def keep_largest(scores: Sequence[Scores], num_remove: int, ranks: Ranks) -> list[torch.Tensor]:
     """Choose which elements stay when the ``num_remove`` smallest of the pool go.
 
@@ -87,10 +76,10 @@ def keep_largest(scores: Sequence[Scores], num_remove: int, ranks: Ranks) -> lis
     shared = Ranks(0, 1, ranks.device) if all(s.replicated for s in scores) else ranks
     bits = [s.values_L.contiguous().view(torch.int32) for s in scores]
     threshold, num_up_to = _threshold(bits, num_remove, shared)
-    keep, ties = zip(*(_above(b, threshold) for b in bits), strict=True)
+    keep = [_above(b, threshold) for b in bits]
     if num_up_to > num_remove:
-        _keep_late_ties(keep, ties, scores, num_up_to - num_remove, shared)
-    return list(keep)
+        _keep_late_ties(keep, bits, threshold, scores, num_up_to - num_remove, shared)
+    return keep
 
 
 def _threshold(bits: Sequence[torch.Tensor], wanted: int, ranks: Ranks) -> tuple[int, int]:
@@ -106,7 +95,7 @@ def _threshold(bits: Sequence[torch.Tensor], wanted: int, ranks: Ranks) -> tuple
             return value, up_to_low + num_up_to
         # A bound itself, as where many are equal; else the sample misled, and bounds that are certain follow.
         bound = low if wanted <= up_to_low else high
-        (at_bound,) = _total([sum(_above(b, bound)[1].numel() for b in bits)], ranks)
+        (at_bound,) = _total([sum(_num_equal(b, bound) for b in bits)], ranks)
         if bound == low and wanted > up_to_low - at_bound:
             return low, up_to_low
         if bound == high and wanted <= up_to_low + num_inside + at_bound:
@@ -153,19 +142,36 @@ def _cut(bits_L: torch.Tensor, low: int, high: int) -> tuple[int, torch.Tensor]:
     return up_to_low, torch.from_numpy(np.concatenate(inside)) if inside else bits_L
 
 
-def _above(bits_L: torch.Tensor, threshold: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Whether each magnitude is above the threshold, and the places, in order, where it is equal."""
+def _above(bits_L: torch.Tensor, threshold: int) -> torch.Tensor:
+    """Whether each magnitude is above the threshold."""
     if bits_L.device.type != "cpu":
-        magnitudes_L = _magnitudes(bits_L)
-        return magnitudes_L > threshold, (magnitudes_L == threshold).nonzero().view(-1)
-    above_L, equal_P = np.empty(bits_L.shape, bool), np.empty(_PIECE, bool)
-    places = [np.empty(0, np.int64)]
+        return _magnitudes(bits_L) > threshold
+    above_L = np.empty(bits_L.shape, bool)
     for begin, piece_P in _pieces(bits_L):
         np.greater(piece_P, threshold, out=above_L[begin : begin + piece_P.size])
-        here_P = np.equal(piece_P, threshold, out=equal_P[: piece_P.size])
-        if here_P.any():
-            places.append(np.flatnonzero(here_P) + begin)
-    return torch.from_numpy(above_L), torch.from_numpy(np.concatenate(places))
+    return torch.from_numpy(above_L)
+
+
+def _num_equal(bits_L: torch.Tensor, value: int) -> int:
+    """How many magnitudes equal a value."""
+    if bits_L.device.type != "cpu":
+        return int(torch.count_nonzero(_magnitudes(bits_L) == value))
+    return sum(int(np.count_nonzero(piece_P == value)) for _, piece_P in _pieces(bits_L))
+
+
+def _keep_equal(keep_L: torch.Tensor, bits_L: torch.Tensor, value: int, skip: int) -> None:
+    """Keep the elements whose magnitude equals a value, but for the first ``skip`` of them; in place.
+
+    Piece by piece, for a pool may be full of equals: the zeros of a sparse model, whose places take 8 bytes each.
+    """
+    if bits_L.device.type != "cpu":
+        keep_L[(_magnitudes(bits_L) == value).nonzero().view(-1)[skip:]] = True
+        return
+    whole_L = keep_L.numpy()
+    for begin, piece_P in _pieces(bits_L):
+        places = np.flatnonzero(piece_P == value)
+        whole_L[places[skip:] + begin] = True
+        skip = max(0, skip - places.size)
 
 
 def _magnitudes(bits_L: torch.Tensor) -> torch.Tensor:
@@ -232,13 +238,14 @@ def _find_bucket(counts_B: torch.Tensor, rank_wanted: int) -> tuple[int, int, in
 
 def _keep_late_ties(
     keep: Sequence[torch.Tensor],
-    ties: Sequence[torch.Tensor],
+    bits: Sequence[torch.Tensor],
+    threshold: int,
     scores: Sequence[Scores],
     num_keep: int,
     ranks: Ranks,
 ) -> None:
-    """Keep the last ``num_keep`` ties in global order, in place (collective). ``ties`` are places in each run."""
-    own = [(s.index, s.start, t.numel()) for s, t in zip(scores, ties, strict=True)]
+    """Keep the last ``num_keep`` of those equal to the threshold in global order, in place (collective)."""
+    own = [(s.index, s.start, _num_equal(b, threshold)) for s, b in zip(scores, bits, strict=True)]
     everyone = sorted(
         (index, start, rank, count)
         for rank, runs in enumerate(ranks.gather(own))
@@ -250,8 +257,9 @@ def _keep_late_ties(
     for index, start, rank, count in everyone:
         quota[index, start, rank] = min(left, count)
         left -= min(left, count)
-    for kept, places, score in zip(keep, ties, scores, strict=True):
-        kept[places[quota.get((score.index, score.start, ranks.rank), 0) :]] = True
+    for keep_L, bits_L, (index, start, count) in zip(keep, bits, own, strict=True):
+        if count > (goes := quota.get((index, start, ranks.rank), 0)):
+            _keep_equal(keep_L, bits_L, threshold, goes)
 
 
 def refuse_not_finite(scores: Sequence[Scores], ranks: Ranks) -> None:

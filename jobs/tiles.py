@@ -108,7 +108,7 @@ def group_scores(
     """Scores of all groups of a pool, equal on all ranks (collective).
 
     Args:
-        runs: |w| of each shard's run, finite, in the shards' order.
+        runs: Values of each shard's run, finite, in the shards' order; a weight scores its absolute value.
         norm: ``l1``, ``l2`` or ``mean``.
 
     Returns:
@@ -116,7 +116,7 @@ def group_scores(
     """
     square = norm == "l2"
     members = [member for tiling in pool for member in tiling.members]
-    largest = max((float(runs[m.index].max()) for m in members if runs[m.index].numel()), default=0.0)
+    largest = max((float(runs[m.index].abs().max()) for m in members if runs[m.index].numel()), default=0.0)
     largest = max(ranks.gather(largest)) ** (2 if square else 1)
     if largest == 0.0:
         return [torch.zeros(t.num_groups, dtype=torch.float32, device=ranks.device) for t in pool]
@@ -160,7 +160,7 @@ def _add_tiles(
     num_columns = shard.shape[1]
     first, end = shard.start // num_columns, -(-(shard.start + shard.numel) // num_columns)
     units_L = run_L.double()
-    units_L = (units_L.square_() if square else units_L).mul_(scale).round_().to(torch.int64)
+    units_L = (units_L.square_() if square else units_L.abs_()).mul_(scale).round_().to(torch.int64)
     before = shard.start - first * num_columns
     after = end * num_columns - shard.start - shard.numel
     rows = torch.nn.functional.pad(units_L, (before, after)).view(end - first, -1, member.columns).sum(2)
@@ -188,6 +188,8 @@ def _tiling(name: str, parts: list[tuple[Shard, int, int]]) -> Tiling:
 
 def _joint(name: str, into: list[Shard], out: list[Shard], groups: int) -> Tiling:
     """Rows of the matrices that lead in, and columns of the one that leads out."""
+    if len({shard.shape[0] for shard in into}) > 1:
+        raise PruningError(f"{name}: q, k and v have several numbers of heads, which no pattern knows yet; use rows")
     for shard, size in [(s, s.shape[0]) for s in into] + [(s, s.shape[1]) for s in out]:
         if size % groups:
             raise PruningError(f"{shard.name} of shape {list(shard.shape)} cannot be cut into {groups} equal parts")

@@ -157,7 +157,9 @@ def _mask_report(path: Path, files: list[WeightFile], notes: list[str]) -> Repor
         shapes = _shapes(file)
         layers += [_mask_layer(file, name, shapes[name]) for name in file.tensors]
         told = {
-            key: file.metadata[key] for key in ("method", "step", "pattern", "base_sha256") if file.metadata.get(key)
+            key: file.metadata[key]
+            for key in ("method", "step", "pattern", "base_sha256", "parents")
+            if file.metadata.get(key)
         }
         notes.append(f"{file.path.name}: " + ", ".join(f"{key} {value}" for key, value in told.items()))
     layers.sort(key=lambda layer: _natural(layer.name))

@@ -76,6 +76,11 @@ class Method(ABC, Generic[SpecT]):
     def after_step(self, steps_done: int) -> Overlap | None:
         """Called after each optimizer step; returns what changed if masks changed."""
 
+    @property
+    def pattern(self) -> str:
+        """Which weights went together, for the mask file: a word of the recipe; ``given`` for masks from elsewhere."""
+        return "given"
+
     def target_sparsity(self, step: int) -> float:
         """Sparsity that the method aims at after ``step`` optimizer steps, in [0, 1)."""
         del step

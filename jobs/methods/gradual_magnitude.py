@@ -41,7 +41,7 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
 
     def attach(self) -> None:
         found = self._share_of_zeros()
-        if self.spec.final_sparsity and found > self.spec.initial_sparsity + _MORE_ZEROS:
+        if self.spec.final_sparsity and found > self.target_sparsity(0) + _MORE_ZEROS:  # which may be the final one
             raise PruningError(
                 f"the starting checkpoint is {found:.2f} sparse already, and method.initial_sparsity "
                 f"{self.spec.initial_sparsity} would let its zeros grow back; set initial_sparsity: {found:.2f}, or "
@@ -55,6 +55,10 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
             counts[0 if shard.replicated else 1] += int((shard.master_L() == 0).sum()) if shard.numel else 0
         self.start.ranks.sum(counts[1:])
         return int(counts.sum()) / self.weights.num_weights
+
+    @property
+    def pattern(self) -> str:
+        return self.spec.pattern
 
     def target_sparsity(self, step: int) -> float:
         return sparsity_at(step, self.start.num_steps, self.spec)

@@ -44,6 +44,8 @@ class Counting:
     class spec:
         name = "locked"
 
+    pattern = "given"
+
     def __init__(self, value: int = 0) -> None:
         self.value = value
 

@@ -143,6 +143,12 @@ class TestSources:
         with pytest.raises(ModelError, match=r"job:parent: the directory .*/gone does not exist on this node"):
             open_source(artifact_source(tmp_path / "gone"), tmp_path)
 
+    def test_a_compact_directory_says_how_it_is_turned_back(self, tmp_path: Path) -> None:
+        (tmp_path / "model.sparse.safetensors").touch()
+        source = ResolvedSource(reference="./small", kind="directory", location=str(tmp_path))
+        with pytest.raises(ModelError, match=r"compact form of a model; turn it back first: prunus convert ./small"):
+            open_source(source, tmp_path / "downloads")
+
     def test_an_artifact_without_manifest_is_unfinished(self, artifact: Path) -> None:
         (artifact / MANIFEST).unlink()
         with pytest.raises(ModelError, match=r"has no manifest\.json: the job that makes it has not finished"):

@@ -1,5 +1,6 @@
 """Exact selection against a brute-force oracle: a stable sort by (value, weight, element), the first k go."""
 
+import tracemalloc
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -11,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thread_gang import run_gang
 
+from configs.patterns import count_to_remove
 from jobs import selection
 from jobs.errors import PruningError
 from jobs.ranks import Ranks
-from jobs.selection import Scores, count_to_remove, keep_largest
+from jobs.selection import Scores, keep_largest
 
 SMALLEST = 1.401298464324817e-45  # the least denormal of fp32
 LARGEST = 3.4028234663852886e38
@@ -186,3 +188,17 @@ def test_a_pool_of_many_pieces_and_three_ranks_keeps_what_a_stable_sort_keeps(nu
     for cuts in ([0, 200_000], [0, 70_000, 70_001, 200_000]):
         (kept,) = keep_on_ranks([values], [cuts], num_remove)
         assert np.array_equal(kept, expected)
+
+
+@pytest.mark.parametrize("num_remove", [2_700_000, 1_350_000])  # all of the zeros, and half of them
+def test_a_pool_full_of_zeros_takes_no_more_memory_than_its_mask_and_a_little(num_remove: int, alone: Ranks) -> None:
+    values = torch.rand(3_000_000, generator=torch.Generator().manual_seed(3)) + 1.0
+    values[:2_700_000] = 0.0
+    pool = [Scores("w", 0, 0, values, replicated=True)]
+    tracemalloc.start()  # sees NumPy's arrays, not torch's: of those there is none on a CPU but the sample
+    kept = keep_largest(pool, num_remove, alone)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert not kept[0][:num_remove].any()
+    assert kept[0][num_remove:].all()
+    assert peak < 1.5 * values.numel()

@@ -98,3 +98,10 @@ def test_the_command_draws_every_job_without_a_server(tmp_path: Path) -> None:
     for title in ("dense: masked_lm", "sparse: masked_lm", "one-shot: masked_lm"):
         assert title in drawn.stdout
     assert (tmp_path / "r.png").is_file()
+
+
+def test_a_plan_of_two_of_four_goes_in_quarters_as_the_job_does() -> None:
+    text = RECIPE.replace("final_sparsity: 0.9, update_every: 10", "pattern: 2:4, final_sparsity: 0.5, update_every: 1")
+    sparsity = curves(load_text(text).jobs[1]).sparsity
+    assert sorted(set(sparsity)) == [0.0, 0.25, 0.5]
+    assert list(sparsity) == sorted(sparsity)

@@ -328,3 +328,10 @@ def test_zeros_of_a_sparse_checkpoint_are_not_grown_back_without_a_word(masked: 
     method = make(masked, half, initial_sparsity=0.5, final_sparsity=0.75)
     method.attach()
     assert method.weights.masks["w"].tolist() == [[False, True], [False, True]]
+
+
+def test_a_sparse_checkpoint_may_be_pruned_further_at_once(masked: Build) -> None:
+    half = {"w": torch.tensor([[0.0, 3.0], [0.0, 1.0]])}
+    method = make(masked, half, final_sparsity=0.75, schedule="constant")
+    method.attach()  # all goes at step 0: nothing could grow back
+    assert method.weights.masks["w"].tolist() == [[False, True], [False, False]]
