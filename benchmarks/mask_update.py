@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--layers", type=int, default=12, help="BERT-base layers of 7.1M prunable weights each")
     arguments = parser.parse_args()
+    torch.set_num_threads(1)
     model = encoder(arguments.layers, 768, 12)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     step = partial(_step, model, optimizer)
@@ -44,6 +45,7 @@ def main() -> None:
         "ours per layer, whole update": lambda: method._update(SPARSITY),
         "kthvalue per layer, choosing": lambda: [_by_kthvalue(value_L) for value_L in values],
         "sort per layer, choosing": lambda: [_by_sort(value_L) for value_L in values],
+        "one AdamW step over these weights": _adamw(values),
         "training step of 8 x 128 tokens": step,
     }
     samples = take_turns(cases, arguments.turns)
@@ -64,6 +66,14 @@ def _choose(values: list[torch.Tensor], weights: MaskedWeights, whole: bool) -> 
         numel = sum(score.values_L.numel() for score in pool)
         keep += keep_largest(pool, count_to_remove(SPARSITY, numel), weights.ranks)
     return keep
+
+
+def _adamw(values: list[torch.Tensor]) -> Callable[[], object]:
+    """A fused optimizer step over weights of the same shapes, and nothing else."""
+    own = [torch.nn.Parameter(value_L.clone()) for value_L in values]
+    for weight in own:
+        weight.grad = torch.randn_like(weight) * 1e-3
+    return torch.optim.AdamW(own, lr=1e-4, fused=True).step
 
 
 def _by_kthvalue(value_L: torch.Tensor) -> torch.Tensor:
