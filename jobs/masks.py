@@ -69,14 +69,14 @@ def unpack(packed: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
 
 def num_kept(mask: torch.Tensor) -> int:
     """How many positions a mask keeps."""
-    # On a CPU NumPy counts bools 4 times as fast as torch, whose sum of bools is 20 times slower still.
+    # On a CPU NumPy counts bools 4 times as fast as torch (benchmarks/README.md).
     return int(np.count_nonzero(mask.numpy())) if mask.device.type == "cpu" else int(torch.count_nonzero(mask))
 
 
 def hold(values_L: torch.Tensor, keep_L: torch.Tensor) -> None:
     """Zero the values outside a mask, in place; both of one shape."""
     if values_L.device.type == "cpu" and values_L.dtype == torch.float32:
-        # torch converts the whole mask to floats first: 7 times as slow (benchmarks/README.md).
+        # torch converts the whole mask to floats first: 10 times as slow (benchmarks/README.md).
         values = values_L.detach().numpy()
         np.multiply(values, keep_L.numpy(), out=values)
     else:

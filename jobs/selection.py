@@ -132,7 +132,7 @@ def _cut(bits_L: torch.Tensor, low: int, high: int) -> tuple[int, torch.Tensor]:
         magnitudes_L = _magnitudes(bits_L)
         up_to_low_L = magnitudes_L <= low
         return int(torch.count_nonzero(up_to_low_L)), magnitudes_L[up_to_low_L.logical_xor_(magnitudes_L < high)]
-    # NumPy, for it is three times as fast here as torch: its comparisons and counts of bools are vectorised.
+    # NumPy, three times as fast here as torch: its comparisons and counts of bools are vectorised.
     up_to_low, inside = 0, []
     low_P, high_P = np.empty(_PIECE, bool), np.empty(_PIECE, bool)
     for _, piece_P in _pieces(bits_L):

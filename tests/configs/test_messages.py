@@ -38,6 +38,8 @@ PRUNE = "method: {name: gradual_magnitude, final_sparsity: %s}\n"
         ("engine: {deepspeed: {fp16: {}}}\n", "r.yaml:5: engine: set by prunus, not here: fp16"),
         ("engine: {deepspeed: {zero_optimization: {stage: 1}}}\n", "zero_optimization.stage"),
         ("engine: {deepspeed: {zero_optimization: {offload_optimizer: {}}}}\n", "masks cannot follow weights"),
+        ("engine: {precision: fp16, strategy: ddp}\n", "use zero1, zero2 or zero3, or precision bf16"),
+        ("engine: {precision: fp16, strategy: zero0}\n", "use zero1, zero2 or zero3, or precision bf16"),
         ("engine: {deepspeed: {zero_optimization: 5}}\n", "must be a mapping of keys, got 5"),
         ("engine: {strategy: ddp, deepspeed: {x: 1}}\n", "no effect with strategy ddp"),
         ("labels: {a: 1}\n", "r.yaml:5: labels.a: must be text, got 1; put it in quotes"),

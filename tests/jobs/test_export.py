@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from configs import JobSpec, Launch
 from configs.artifacts import sha256_file, verify
 from configs.methods import Prunable
-from jobs import compact, export, masks
+from jobs import compact, export, masks, results
 from jobs.errors import JobError
 from jobs.masks import Masks
 from jobs.models import prunable_parameters
@@ -200,3 +200,11 @@ def test_the_card_says_what_was_done_and_does_not_promise_speed() -> None:
     assert "- model: `job:teacher sha256:abc`" in card
     assert "| eval/loss | 1.2346 |" in card
     assert "no faster on ordinary CPUs and GPUs" in card
+
+
+def test_a_compact_form_that_cannot_be_written_costs_no_trained_model(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    save_file({"a.weight": torch.zeros(64, 64)}, tmp_path / "model" / "model.safetensors")
+    (tmp_path / "compact").write_text("a file where the folder belongs")
+    results._pack(tmp_path)
+    assert (tmp_path / "model" / "model.safetensors").is_file()

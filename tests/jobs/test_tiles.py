@@ -300,3 +300,10 @@ def test_encoders_of_transformers_have_heads_units_and_sublayers(name: str) -> N
         assert sum((m.rows, m.columns) == (4, 12) for m in tiling.members) == 3
     assert [(t.num_groups, t.group_size, len(t.members)) for t in cut("ffn_units", units)] == [(20, 24, 2)] * 2
     assert sorted((t.num_groups, t.group_size) for t in cut("sublayers", shapes)) == [(1, 480)] * 2 + [(1, 576)] * 2
+
+
+def test_heads_of_grouped_query_attention_are_refused_and_not_cut_through() -> None:
+    layer = "m.layers.0.self_attn"
+    shapes = {f"{layer}.{part}_proj.weight": (size, 8) for part, size in (("q", 8), ("k", 4), ("v", 4), ("out", 8))}
+    with pytest.raises(PruningError, match="q, k and v have several numbers of heads"):
+        selector(Rule("heads"), shapes, 4)
