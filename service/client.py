@@ -208,7 +208,13 @@ class Client:
 
     def _request(self, method: str, path: str, **request: Any) -> httpx.Response:
         with self._translated():
-            answer = self._http.request(method, path, **request)
+            try:
+                answer = self._http.request(method, path, **request)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                # Most often a kept connection that the server had closed in the meantime; reading twice does no harm.
+                if method != "GET":
+                    raise
+                answer = self._http.request(method, path, **request)
         if answer.status_code >= 400:
             raise _error(answer)
         return answer

@@ -66,6 +66,8 @@ def serve(settings: Settings) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            # Longer than clients keep a connection (httpx: 5 s), so that none sends into one that closes just then.
+            timeout_keep_alive=30,
             # Followers of logs poll; a request that is still open after this is cut.
             timeout_graceful_shutdown=5,
         )

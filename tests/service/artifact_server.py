@@ -70,9 +70,9 @@ def serving(server: ArtifactServer) -> Iterator[str]:
         def _answer(self, status: int, data: bytes, cut: int | None = None) -> None:
             self.send_response(status)
             self.send_header("content-length", str(len(data)))
+            self.send_header("connection", "close")
             self.end_headers()
             self.wfile.write(data if cut is None else data[:cut])
-            self.close_connection = True
 
     http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True)

@@ -2,7 +2,11 @@
 
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import httpx
 import pytest
@@ -34,6 +38,52 @@ def test_a_submission_whose_answer_was_lost_is_repeated_with_the_same_key() -> N
         assert client.submit(make_campaign(make_spec("a"))).id == "c-1"
     assert len(keys) == 2
     assert keys[0] == keys[1]
+
+
+class ClosesKeptConnections(BaseHTTPRequestHandler):
+    """Answers the first request of a connection as if it stayed open; a second one there finds it closed."""
+
+    protocol_version = "HTTP/1.1"
+    asked: ClassVar[list[str]] = []
+
+    def handle(self) -> None:
+        self.handle_one_request()
+        self.rfile.readline()
+
+    def do_GET(self) -> None:
+        self.asked.append(self.command)
+        self.send_response(200)
+        self.send_header("content-length", "2")
+        self.end_headers()
+        self.wfile.write(b"[]")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def closing_url() -> Iterator[str]:
+    ClosesKeptConnections.asked.clear()
+    with ThreadingHTTPServer(("127.0.0.1", 0), ClosesKeptConnections) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_reading_on_a_kept_connection_that_was_closed_is_repeated_on_a_new_one(closing_url: str) -> None:
+    with Client(closing_url) as client:
+        assert [client.jobs() for _ in range(3)] == [[], [], []]
+    assert ClosesKeptConnections.asked == ["GET", "GET", "GET"]
+
+
+def test_a_change_on_a_kept_connection_that_was_closed_is_not_repeated(closing_url: str) -> None:
+    with Client(closing_url) as client:
+        client.jobs()
+        with pytest.raises(Unreachable):
+            client.cancel("a")
+    assert ClosesKeptConnections.asked == ["GET"]
 
 
 def test_a_connection_cut_in_the_middle_of_a_file_is_unreachable() -> None:
