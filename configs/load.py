@@ -10,7 +10,7 @@ file and line, before anything is queued.
         method: {name: gradual_magnitude, final_sparsity: "${matrix.sparsity}"}
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -121,18 +121,33 @@ def _absolute(job: dict[str, Any], base: Path, prefix: KeyPath, places: Places) 
         except (OSError, RuntimeError, ValueError) as error:
             raise places.error(f"not a usable path: {text!r} ({error})", (*prefix, *path)) from error
 
-    task = job.get("task")
-    data = task.get("data") if isinstance(task, dict) else None
-    for split in ("train", "eval"):
-        source = data.get(split) if isinstance(data, dict) else None
-        if isinstance(source, dict) and isinstance(source.get("files"), list):
-            path = ("task", "data", split, "files")
+    for path, source in _data_sources(job):
+        if isinstance(source.get("files"), list):
             source["files"] = [
-                absolute(name, (*path, i)) if isinstance(name, str) and name and "://" not in name else name
+                absolute(name, (*path, "files", i)) if isinstance(name, str) and name and "://" not in name else name
                 for i, name in enumerate(source["files"])
             ]
+        if isinstance(source.get("clips"), str):
+            source["clips"] = absolute(source["clips"], (*path, "clips"))
+    rules = task.get("transcripts") if isinstance(task := job.get("task"), dict) else None
+    if isinstance(rules, dict) and isinstance(name := rules.get("vocabulary"), str) and name not in {"train", "model"}:
+        rules["vocabulary"] = absolute(name, ("task", "transcripts", "vocabulary"))
     for room, key in REFERENCES:
         owner = job.get(room)
         value = owner.get(key) if isinstance(owner, dict) else None
         if isinstance(value, str) and (value.startswith(("./", "../", "~")) or value in {".", ".."}):
             owner[key] = absolute(value, (room, key))  # type: ignore[index]
+
+
+def _data_sources(job: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
+    """Every mapping under ``task.data`` that says where a split comes from, with its place."""
+    task = job.get("task")
+    data = task.get("data") if isinstance(task, dict) else None
+    for split in ("train", "eval"):
+        written = data.get(split) if isinstance(data, dict) else None
+        path: KeyPath = ("task", "data", split)
+        if isinstance(written, dict):
+            yield path, written
+        for i, source in enumerate(written if isinstance(written, list) else ()):
+            if isinstance(source, dict):
+                yield (*path, i), source

@@ -24,6 +24,9 @@ class Prunable(Strict):
     exclude: tuple[str, ...] = ()
     """Regular expressions; a weight is left dense if one of them matches. Each must match something."""
 
+    biases: bool = False
+    """Take the biases of the chosen layers too (PARP does). Only for pattern unstructured."""
+
     @field_validator("include", "exclude")
     @classmethod
     def _compiles(cls, patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -33,6 +36,12 @@ class Prunable(Strict):
             except re.error as error:
                 raise ValueError(f"not a regular expression: {pattern!r} ({error})") from error
         return patterns
+
+
+class WithBiases(Prunable):
+    """As above, biases taken."""
+
+    biases: bool = True
 
 
 class Dense(Strict):
@@ -75,6 +84,9 @@ class GradualMagnitude(Strict):
     group_by: str | None = None
     r"""With scope per_group: a regular expression whose first bracket names the group of a weight, for example
     ``layer\.(\d+)\.`` for one threshold per encoder layer."""
+    mask: Source = "magnitude"
+    """The first mask: ``magnitude``, or a source whose mask is put on the starting weights (shapes are checked). For
+    rounds of iterative pruning: the mask of the round before, and growth at the very end."""
     regrow: bool = True
     """Keep the removed values in a hidden fp32 copy, so that a weight may return at a later update (paper).
     Costs 4 bytes per prunable weight, sharded like the fp32 master."""
@@ -106,6 +118,10 @@ class GradualMagnitude(Strict):
 
     def _pattern_and_scope(self) -> None:
         pattern = parse_pattern(self.pattern)
+        if self.prunable.biases and pattern is not None:
+            raise ValueError(f"prunable.biases: pattern {self.pattern} is made of rows and columns; leave biases out")
+        if self.prunable.biases and self.scope == "erk":
+            raise ValueError("prunable.biases: scope erk counts inputs and outputs; use scope global")
         if self.norm != "l1" and (pattern is None or isinstance(pattern, NOfM)):
             raise ValueError(f"norm {self.norm} scores groups; pattern {self.pattern} has none: leave norm out")
         if isinstance(pattern, NOfM):
@@ -141,4 +157,47 @@ class Locked(Strict):
     prunable: Prunable = Prunable()
 
 
-MethodSpec = Annotated[Dense | GradualMagnitude | Locked, Field(discriminator="name")]
+class Parp(Strict):
+    """Prune, Adjust and Re-Prune (PARP; Lai et al., arXiv 2106.05933): zero the smallest weights, train all of them
+    for ``update_every`` steps, zero the smallest anew.
+
+    With ``initial_sparsity`` below ``final_sparsity`` it is the progressive form, PARP-P.
+    """
+
+    name: Literal["parp"] = "parp"
+    final_sparsity: Sparsity
+    """Share of the prunable weights that is zero at the end, in [0, 1). Paper: 0.1 to 0.9."""
+    initial_sparsity: Sparsity | None = None
+    """Share that the first mask removes; None: final_sparsity (PARP). Below it (PARP-P): e.g. 0.7 for 0.9."""
+    growth_window: Window = (0.0, 1.0)
+    """PARP-P: where sparsity grows, linearly. Paper: over the whole job."""
+    update_every: int = Field(default=50, ge=1)
+    """Optimizer steps of adjusting between two prunings; the last pruning is after the last step. Paper's scripts: 5 to
+    150."""
+    mask: Source = "magnitude"
+    """The first mask: ``magnitude`` of the starting weights, or a source whose mask is put on them (of another
+    language, of a random model)."""
+    reset_moments: bool = False
+    """Forget Adam's moments of the weights that are zeroed. Paper's code: kept."""
+    scope: Literal["global", "per_layer"] = "global"
+    """Who competes: one threshold over all prunable weights (paper), or one per tensor."""
+    prunable: WithBiases = WithBiases()
+
+    @model_validator(mode="after")
+    def _grows(self) -> Self:
+        if self.growth_window[0] > self.growth_window[1]:
+            raise ValueError(f"growth_window begins after it ends: {list(self.growth_window)}; swap the two")
+        if self.first_sparsity > self.final_sparsity:
+            raise ValueError(
+                f"initial_sparsity {self.initial_sparsity} is above final_sparsity {self.final_sparsity}; "
+                "sparsity only grows"
+            )
+        return self
+
+    @property
+    def first_sparsity(self) -> float:
+        """Sparsity of the first mask."""
+        return self.final_sparsity if self.initial_sparsity is None else self.initial_sparsity
+
+
+MethodSpec = Annotated[Dense | GradualMagnitude | Locked | Parp, Field(discriminator="name")]

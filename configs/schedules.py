@@ -4,9 +4,10 @@ Sources: Zhu and Gupta, "To prune, or not to prune" (arXiv 1710.01878), equation
 (arXiv 2111.05754), section 3 and the scheduler published with it.
 """
 
+import math
 from dataclasses import dataclass
 
-from configs.methods import GradualMagnitude, MethodSpec
+from configs.methods import GradualMagnitude, MethodSpec, Parp
 from configs.patterns import NOfM, parse_pattern
 from configs.spec import LearningRate
 
@@ -49,9 +50,11 @@ def linear_sparsity(step: int, growth: Window, initial: float, final: float) -> 
     return initial + (final - initial) * (step - growth.begin) / (growth.end - growth.begin)
 
 
-def sparsity_at(step: int, num_steps: int, method: GradualMagnitude) -> float:
+def sparsity_at(step: int, num_steps: int, method: GradualMagnitude | Parp) -> float:
     """Sparsity that a method aims at after ``step`` of ``num_steps`` optimizer steps, in [0, 1)."""
     growth = window_steps(method.growth_window, num_steps)
+    if isinstance(method, Parp):
+        return linear_sparsity(step, growth, method.first_sparsity, method.final_sparsity)
     if method.schedule == "constant":
         sparsity = method.final_sparsity if step >= growth.begin else method.initial_sparsity
     else:
@@ -71,6 +74,11 @@ def is_update_step(step: int, selection: Window, growth: Window, update_every: i
     return selection.begin <= step <= selection.end and (step - selection.begin) % update_every == 0
 
 
+def is_parp_update(step: int, num_steps: int, update_every: int) -> bool:
+    """Whether PARP prunes after this step: every ``update_every`` steps, and after the last one (0: the first mask)."""
+    return step % update_every == 0 or step == num_steps
+
+
 def lr_factor(step: int, num_steps: int, lr: LearningRate, method: MethodSpec) -> float:
     """Share of the peak learning rate at a step, >= 0.
 
@@ -82,6 +90,8 @@ def lr_factor(step: int, num_steps: int, lr: LearningRate, method: MethodSpec) -
       e <= t        (N - t) / (N - P - w)
     """
     warmup = round(lr.warmup * num_steps)
+    if lr.schedule == "tri_stage":
+        return tri_stage(step, num_steps, warmup, round(lr.hold * num_steps))
     if step < warmup:
         return step / warmup
     if lr.schedule == "constant":
@@ -99,3 +109,17 @@ def lr_factor(step: int, num_steps: int, lr: LearningRate, method: MethodSpec) -
     # The published formula rewinds to r whole intervals after b; written relative to b it needs no offset.
     rewound = (step - growth.begin) // method.update_every * method.update_every
     return max(0.0, (num_steps - paused - step + rewound) / length)
+
+
+def tri_stage(step: int, num_steps: int, warmup: int, hold: int) -> float:
+    """Rise, hold and fall of wav2vec 2.0's fine-tuning (fairseq's tri_stage, initial scale 0.01, final scale 0.05).
+
+    t < w              0.01 + 0.99 t / w
+    w <= t < w + h     1
+    w + h <= t         exp(ln(0.05) (t - w - h) / (N - w - h))
+    """
+    if step < warmup:
+        return 0.01 + 0.99 * step / warmup
+    if step < warmup + hold:
+        return 1.0
+    return math.exp(math.log(0.05) * (step - warmup - hold) / max(1, num_steps - warmup - hold))

@@ -3,6 +3,7 @@
 Every field says its unit and range. Nothing here imports torch: a wrong number is refused before a GPU is booked.
 """
 
+import math
 import re
 from typing import Annotated, Any, Literal, Self
 
@@ -11,7 +12,10 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from configs.base import BelowOne, Fraction, Strict
 from configs.methods import Dense, GradualMagnitude, Locked, MethodSpec
 from configs.sources import Source, job_name, source_kind
-from configs.tasks import TaskSpec
+from configs.tasks import CTC, TaskSpec
+
+OWN_MASKS = {"auto", "zeros", "magnitude"}
+"""Values of ``method.mask`` that name no source."""
 
 JobName = Annotated[
     str,
@@ -27,6 +31,9 @@ class ModelSpec(Strict):
     """job:NAME, models:/NAME@ALIAS, a directory, or a hub id."""
     init: Literal["pretrained", "random"] = "pretrained"
     """``random``: take only the configuration and tokenizer of the source."""
+    head: Literal["keep", "new"] = "keep"
+    """``new``: begin with a random head, whatever head the checkpoint has (another language's vocabulary, other
+    classes). ``keep``: use the checkpoint's where there is one; one that does not fit is refused."""
     config: dict[str, Any] = Field(default_factory=dict)
     """Overrides of the model's configuration, for example ``{hidden_dropout_prob: 0.0}``. Unknown keys are refused
     when the job starts."""
@@ -60,11 +67,20 @@ class LearningRate(Strict):
     peak: float = Field(gt=0.0, lt=10.0)
     """Highest learning rate. ``linear_rewind`` with growth from step 0 passes it, to (N - P) / (N - P - w) of it, of N
     steps with P of growth and w of warm-up: 2% in the paper's recipe; ``prunus plan`` draws it."""
-    schedule: Literal["linear", "linear_rewind", "constant"] = "linear"
-    """``linear`` to 0; ``constant``; ``linear_rewind``: linear, jumping back at each mask update while sparsity
+    schedule: Literal["linear", "linear_rewind", "constant", "tri_stage"] = "linear"
+    """``linear`` to 0; ``constant``; ``tri_stage``: rise from 1%, hold for ``hold`` of the steps, exponential fall to
+    5% (wav2vec 2.0; use warmup 0.1); ``linear_rewind``: linear, jumping back at each mask update while sparsity
     grows (Prune OFA; needs method gradual_magnitude)."""
     warmup: Fraction = 0.01
     """Share of the steps for the linear rise from 0. Paper: 0.01."""
+    hold: Fraction = 0.4
+    """tri_stage: share of the steps at the peak. wav2vec 2.0: 0.4."""
+
+    @model_validator(mode="after")
+    def _stages(self) -> Self:
+        if self.schedule == "tri_stage" and self.warmup + self.hold > 1.0:
+            raise ValueError(f"warmup {self.warmup} and hold {self.hold} are more than the whole job; shorten one")
+        return self
 
 
 class Train(Strict):
@@ -78,6 +94,11 @@ class Train(Strict):
     """Sequences per optimizer step over all ranks (global): the same whatever the number of ranks."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Sequences per rank and forward pass; the rest of batch_size is gradient accumulation. None: no accumulation."""
+    batch_seconds: float | None = Field(default=None, gt=0.0)
+    """Speech: seconds of audio per optimizer step over all ranks, padding included, instead of batch_size: many short
+    clips or few long ones. PARP: 1600 (base: 3.2M samples x 2 x 4 GPUs)."""
+    micro_batch_seconds: float | None = Field(default=None, gt=0.0)
+    """With batch_seconds: seconds per rank and forward pass; the rest is gradient accumulation. None: none."""
     lr: LearningRate
     weight_decay: float = Field(default=0.01, ge=0.0)
     """Decoupled; not on biases and LayerNorm. Paper: 0.01."""
@@ -100,6 +121,10 @@ class Train(Strict):
     def _one_length(self) -> Self:
         if (self.num_steps is None) == (self.num_epochs is None):
             raise ValueError("give exactly one of num_steps and num_epochs")
+        if self.micro_batch_seconds is not None and self.batch_seconds is None:
+            raise ValueError("micro_batch_seconds goes with batch_seconds; use micro_batch_size")
+        if self.batch_seconds is not None and (self.micro_batch_size or "batch_size" in self.model_fields_set):
+            raise ValueError("batch_seconds stands in place of batch_size and micro_batch_size; give one of the two")
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
@@ -217,12 +242,17 @@ class JobSpec(Strict):
 
     @property
     def micro_batch_size(self) -> int:
-        """Sequences per rank and forward pass."""
+        """Sequences per rank and forward pass; with ``batch_seconds`` a number that only engines want to see."""
+        if self.train.batch_seconds is not None:
+            return 1
         return self.train.micro_batch_size or self.train.batch_size // self.resources.num_ranks
 
     @property
     def accumulation_steps(self) -> int:
         """Micro-batches per optimizer step on each rank."""
+        if self.train.batch_seconds is not None:
+            each = self.train.micro_batch_seconds or self.train.batch_seconds
+            return max(1, math.ceil(self.train.batch_seconds / (each * self.resources.num_ranks) - 1e-9))
         return self.train.batch_size // (self.micro_batch_size * self.resources.num_ranks)
 
     @property
@@ -231,8 +261,9 @@ class JobSpec(Strict):
         found = {"model": self.model.source}
         if self.distillation is not None:
             found["teacher"] = self.distillation.teacher
-        if isinstance(self.method, Locked) and self.method.mask not in {"auto", "zeros"}:
-            found["mask"] = self.method.mask
+        mask = getattr(self.method, "mask", None)
+        if mask is not None and mask not in OWN_MASKS:
+            found["mask"] = mask
         return found
 
     @property
@@ -242,8 +273,9 @@ class JobSpec(Strict):
 
     @model_validator(mode="after")
     def _cross_rules(self) -> Self:
+        self._speech_rules()
         per_pass = self.micro_batch_size * self.resources.num_ranks
-        if self.micro_batch_size < 1 or self.train.batch_size % per_pass:
+        if self.train.batch_seconds is None and (self.micro_batch_size < 1 or self.train.batch_size % per_pass):
             raise ValueError(
                 f"train.batch_size {self.train.batch_size} cannot be split over resources.num_ranks "
                 f"{self.resources.num_ranks} x train.micro_batch_size {self.train.micro_batch_size or 'auto'}; "
@@ -261,8 +293,32 @@ class JobSpec(Strict):
                     f"train.lr.schedule linear_rewind decays over what growth_window and warmup leave of the job, here "
                     f"{max(0.0, 1.0 - used):.2f} of it; leave at least 0.1, or use linear"
                 )
-        if self.task.data.streaming and self.train.num_steps is None:
+        endless = self.task.data.streaming and (not isinstance(self.task, CTC) or self._reads_hub())
+        if endless and self.train.num_steps is None:
             raise ValueError("task.data.streaming has no known length; give train.num_steps instead of num_epochs")
         if self.model.init == "random" and isinstance(self.method, Locked) and self.method.mask == "auto":
             raise ValueError("method locked with model.init random has no pattern to keep; give method.mask")
         return self
+
+    def _reads_hub(self) -> bool:
+        return any(source.hub for place, source in self.task.data.sources.items() if place.startswith("train"))
+
+    def _speech_rules(self) -> None:
+        speech = isinstance(self.task, CTC)
+        if self.train.batch_seconds is not None and not speech:
+            raise ValueError(
+                f"train.batch_seconds counts audio, which task {self.task.name} has none of; use batch_size"
+            )
+        if not isinstance(self.task, CTC):
+            return
+        if self.distillation is not None:
+            raise ValueError("task ctc learns from transcripts alone; leave distillation out")
+        if float(self.model.config.get("layerdrop", 0.0)) > 0.0:
+            raise ValueError(
+                "model.config.layerdrop: ranks that drop different layers cannot exchange gradients; leave it out (0)"
+            )
+        if self.task.freeze_updates and self.train.weight_decay:
+            raise ValueError(
+                f"train.weight_decay {self.train.weight_decay} would shrink the weights that task.freeze_updates "
+                "holds; set weight_decay: 0"
+            )

@@ -5,28 +5,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from configs.base import Strict
-
-
-class DataSource(Strict):
-    """One split: local files or a data set of the Hugging Face hub."""
-
-    files: tuple[str, ...] = ()
-    """Paths or globs of text, jsonl, csv, tsv or parquet files, seen by every node. Relative paths are resolved
-    against the directory where ``prunus submit`` was called."""
-    hub: str | None = None
-    """Hub id of a data set, instead of ``files``."""
-    config: str | None = None
-    """Configuration of the hub data set."""
-    split: str = "train"
-    """Split of the hub data set, ``datasets`` slicing syntax allowed."""
-    header: bool = True
-    """csv and tsv: the first line names the columns. If false, columns are named "0", "1", ..."""
-
-    @model_validator(mode="after")
-    def _one_of(self) -> Self:
-        if bool(self.files) == bool(self.hub):
-            raise ValueError("give exactly one of files and hub")
-        return self
+from configs.data import DataSource
+from configs.speech import SpecAugment, SpeechData, TranscriptRules
 
 
 class MaskedLMData(Strict):
@@ -42,6 +22,11 @@ class MaskedLMData(Strict):
     """Read as a stream (data larger than disk): needs ``train.num_steps``, is not cached."""
     max_eval_sequences: int | None = Field(default=None, ge=1)
     """Evaluate on the first so many packed sequences; None for all."""
+
+    @property
+    def sources(self) -> dict[str, DataSource]:
+        """Place in ``task.data`` -> source."""
+        return {"train": self.train, **({"eval": self.eval} if self.eval else {})}
 
 
 class MaskedLM(Strict):
@@ -69,6 +54,11 @@ class ClassificationData(Strict):
     streaming: bool = False
     """Read as a stream: needs ``train.num_steps`` and ``task.labels``; rows of the split are not counted."""
 
+    @property
+    def sources(self) -> dict[str, DataSource]:
+        """Place in ``task.data`` -> source."""
+        return {"train": self.train, "eval": self.eval}
+
     @model_validator(mode="after")
     def _lengths_are_known(self) -> Self:
         if self.group_by_length and self.streaming:
@@ -92,4 +82,23 @@ class Classification(Strict):
         return self
 
 
-TaskSpec = Annotated[MaskedLM | Classification, Field(discriminator="name")]
+class CTC(Strict):
+    """Speech recognition by connectionist temporal classification (Graves 2006) for models of the wav2vec 2.0 family.
+
+    Error rates of the held-out clips by greedy decoding: ``eval/cer`` and ``eval/wer``, or ``eval/per`` of phones.
+    """
+
+    name: Literal["ctc"] = "ctc"
+    data: SpeechData
+    transcripts: TranscriptRules = TranscriptRules()
+    spec_augment: SpecAugment | None = SpecAugment()
+    """null: none."""
+    freeze_feature_encoder: bool = True
+    """The convolutional feature encoder is never trained (PARP, wav2vec 2.0)."""
+    freeze_updates: int = Field(default=0, ge=0)
+    """For so many optimizer steps only the head learns. wav2vec 2.0 and PARP's dense baselines: 10,000; PARP: 0."""
+    average: Literal["units", "clips"] = "units"
+    """The loss is a mean over the target units of a step (fairseq's default), or over its clips (PARP's scripts)."""
+
+
+TaskSpec = Annotated[MaskedLM | Classification | CTC, Field(discriminator="name")]

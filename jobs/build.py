@@ -6,14 +6,14 @@ import random
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from configs import JobSpec, Launch
 from configs.artifacts import JobDirectory
 from configs.methods import Dense, Locked
 from jobs import masks as masks_module
 from jobs import models
-from jobs.data import TaskData
+from jobs.data import Inputs, SpeechInput, TaskData
 from jobs.enforcement import MaskedWeights
 from jobs.engine import Engine, bf16_slows_down, uses_autocast
 from jobs.masks import Masks
@@ -40,7 +40,7 @@ def open_sources(launch: Launch, directory: JobDirectory) -> dict[str, Origin]:
 def build_engine(
     spec: JobSpec,
     origins: dict[str, Origin],
-    tokenizer: PreTrainedTokenizerBase,
+    inputs: Inputs,
     task: Task,
     data: TaskData,
     ranks: Ranks,
@@ -52,7 +52,7 @@ def build_engine(
     student = models.load_model(task.auto_class, origins["model"], spec.model, task.model_overrides())
     if spec.engine.activation_checkpointing:
         student.gradient_checkpointing_enable({"use_reentrant": False})
-    teacher = _teacher(spec, origins, tokenizer, task, ranks)
+    teacher = _teacher(spec, origins, inputs, task, ranks)
     prunable: dict[str, torch.nn.Parameter] = {}
     if METHODS[spec.method.name].prunes:
         assert not isinstance(spec.method, Dense)
@@ -82,17 +82,20 @@ def build_engine(
 
 
 def _steps_of_epochs(spec: JobSpec, data: TaskData) -> int:
+    if data.steps_per_epoch is not None and spec.train.num_epochs is not None:
+        return max(1, math.ceil(data.steps_per_epoch * spec.train.num_epochs))
     assert data.num_train_sequences is not None and spec.train.num_epochs is not None, "checked by JobSpec"
     return max(1, math.ceil(data.num_train_sequences * spec.train.num_epochs / spec.train.batch_size))
 
 
 def _teacher(
-    spec: JobSpec, origins: dict[str, Origin], tokenizer: PreTrainedTokenizerBase, task: Task, ranks: Ranks
+    spec: JobSpec, origins: dict[str, Origin], inputs: Inputs, task: Task, ranks: Ranks
 ) -> PreTrainedModel | None:
     if spec.distillation is None:
         return None
     origin = origins["teacher"]
-    models.check_same_tokenizer(tokenizer, models.load_tokenizer(origin), origin.reference)
+    assert not isinstance(inputs, SpeechInput), "checked by JobSpec"
+    models.check_same_tokenizer(inputs, models.load_tokenizer(origin), origin.reference)
     teacher = models.load_model(task.auto_class, origin, None, {})
     models.check_same_labels(task.labels, teacher, origin.reference)
     dtype = torch.float32 if uses_autocast(spec) else _DTYPES[spec.engine.precision]

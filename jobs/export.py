@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from configs import Launch
 from configs.artifacts import MANIFEST, Manifest, build_entries, sha256_file, write_atomic
 from jobs import masks as masks_module
+from jobs.data import Processor
 from jobs.engine import Engine
 from jobs.errors import JobError
 from jobs.masks import Masks
@@ -20,9 +20,7 @@ from jobs.masks import Masks
 SPARSITY_FILE = "sparsity.json"
 
 
-def write_model(
-    engine: Engine, tokenizer: PreTrainedTokenizerBase, masks: Masks, directory: Path, card: str
-) -> dict[str, float]:
+def write_model(engine: Engine, processor: Processor, masks: Masks, directory: Path, card: str) -> dict[str, float]:
     """Write the student as ``directory`` (collective; rank 0 writes).
 
     Weights are the fp32 masters with the masks in them; the tensors in the written file are counted against the masks.
@@ -47,7 +45,7 @@ def write_model(
     _tie(student, state)
     student.config.dtype = torch.float32
     student.save_pretrained(directory, state_dict=state)
-    tokenizer.save_pretrained(directory)
+    processor.save_pretrained(directory)
     facts = check_file(directory, masks)
     (directory / SPARSITY_FILE).write_text(json.dumps(facts, indent=1), encoding="utf-8")
     prunable = _share(facts["prunable"].values())  # type: ignore[attr-defined]

@@ -1,5 +1,6 @@
 """From a resolved source to a model: where its files lie, its tokenizer, its weights, and which may be pruned."""
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -15,7 +16,15 @@ import torch
 from mlflow.exceptions import MlflowException
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoFeatureExtractor,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Wav2Vec2CTCTokenizer,
+    Wav2Vec2FeatureExtractor,
+)
 
 from configs import ConfigError, ResolvedSource
 from configs.artifacts import MANIFEST, sha256_file, verify
@@ -23,11 +32,15 @@ from configs.compact import is_compact_name, is_plain_name
 from configs.methods import Prunable
 from configs.spec import ModelSpec
 from jobs import masks as masks_module
+from jobs.data import Inputs
+from jobs.data.speech_input import SpeechInput
 from jobs.errors import ModelError, PruningError
 from jobs.masks import Masks
 
 log = logging.getLogger(__name__)
 
+SPEECH_TASKS = {"ctc", "wav2vec2_pretraining"}
+"""Tasks that hear."""
 _NOT_IN_ENCODER = re.compile(r"(^|\.)(pooler|embeddings?(_\w+)?|feature_projection|feature_extractor)(\.|$)")
 
 
@@ -132,6 +145,40 @@ def load_mask(origin: Origin) -> Masks:
             f"{origin.reference} has no mask (masks/step-N/{masks_module.FILE_NAME}); use another source"
         )
     return masks_module.load(origin.mask_directory)
+
+
+def load_inputs(task: str, origin: Origin) -> Inputs:
+    """Load what a source says of its inputs: its tokenizer, or its feature extractor and units.
+
+    Raises:
+        ModelError: It says nothing.
+    """
+    return load_speech_input(origin) if task in SPEECH_TASKS else load_tokenizer(origin)
+
+
+def load_speech_input(origin: Origin) -> SpeechInput:
+    """Load the feature extractor, configuration and units of a source.
+
+    Raises:
+        ModelError: It is no speech model, or not one of raw samples.
+    """
+    try:
+        config = AutoConfig.from_pretrained(origin.location)
+        extractor = AutoFeatureExtractor.from_pretrained(origin.location)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            f"{origin.reference}: no feature extractor of a speech model can be loaded from it: {_first_line(error)}"
+        ) from error
+    if not isinstance(extractor, Wav2Vec2FeatureExtractor) or not hasattr(config, "conv_stride"):
+        raise ModelError(
+            f"{origin.reference} is a {type(config).__name__}; speech tasks take models of the wav2vec 2.0 family "
+            "(wav2vec2, XLS-R, HuBERT, WavLM)"
+        )
+    tokens: tuple[str, ...] = ()
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a pre-trained model has no units yet
+        vocabulary = Wav2Vec2CTCTokenizer.from_pretrained(origin.location).get_vocab()
+        tokens = tuple(sorted(vocabulary, key=lambda token: vocabulary[token]))
+    return SpeechInput(extractor, config, tokens)
 
 
 def load_tokenizer(origin: Origin) -> PreTrainedTokenizerBase:

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedTokenizerBase
 
 from configs import Launch, __version__
 from configs.artifacts import JobDirectory
@@ -49,7 +48,6 @@ def finish_job(
     run: Training,
     launch: Launch,
     directory: JobDirectory,
-    tokenizer: PreTrainedTokenizerBase,
     metrics: dict[str, float],
 ) -> Result | None:
     """Write artifacts and hand them to MLflow (collective; rank 0 writes)."""
@@ -59,7 +57,7 @@ def finish_job(
     lineage = run.lineage
     masks = run.method.masks()
     card = export.model_card(launch, lineage, metrics, spec.model.source)
-    measured = export.write_model(run.engine, tokenizer, masks, root / "model", card)
+    measured = export.write_model(run.engine, run.data.processor, masks, root / "model", card)
     if run.tracker is None:
         run.ranks.barrier()
         return None

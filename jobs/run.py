@@ -1,7 +1,7 @@
 """Entry point of every rank: a launch in, a trained and published model out.
 
-    open sources -> tokenizer -> data -> student, teacher -> objective -> engine -> shards -> method -> loop -> export
-    -> publish
+    open sources -> tokenizer or feature extractor -> data -> student, teacher -> objective -> engine -> shards
+    -> method -> loop -> export -> publish
 
 Called by Ray Train's workers (``cluster.worker``), or by hand: ``python -m jobs.run spec.yaml out/`` (under torchrun
 for several ranks). Same code, same result.
@@ -113,12 +113,12 @@ def _train_and_publish(
 ) -> Result | None:
     spec = launch.spec
     origins = ranks.main_first(lambda: open_sources(launch, directory))
-    tokenizer = models.load_tokenizer(origins["model"])
+    inputs = models.load_inputs(spec.task.name, origins["model"])
     reporter.phase("data")
-    data = build_data(spec, tokenizer, Path(launch.cache_dir), ranks)
+    data = build_data(spec, inputs, Path(launch.cache_dir), ranks)
     task = TASKS[spec.task.name](data.labels)
     reporter.phase("starting")
-    engine, weights, start = build_engine(spec, origins, tokenizer, task, data, ranks)
+    engine, weights, start = build_engine(spec, origins, inputs, task, data, ranks)
     run = Training(
         spec=spec,
         num_steps=start.num_steps,
@@ -140,7 +140,7 @@ def _train_and_publish(
     metrics = train(run)
     reporter.phase("saving")
     _check_newest(directory, launch)
-    return finish_job(run, launch, directory, tokenizer, metrics)
+    return finish_job(run, launch, directory, metrics)
 
 
 def _tracker(launch: Launch, directory: JobDirectory) -> Tracker:

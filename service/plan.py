@@ -14,8 +14,8 @@ from rich.console import Group
 from rich.text import Text
 
 from configs import Campaign, JobSpec
-from configs.methods import GradualMagnitude
-from configs.schedules import is_update_step, lr_factor, sparsity_at, window_steps
+from configs.methods import GradualMagnitude, Parp
+from configs.schedules import is_parp_update, is_update_step, lr_factor, sparsity_at, window_steps
 from service.errors import Refused
 
 _UNKNOWN_STEPS = 1000
@@ -52,16 +52,21 @@ def curves(spec: JobSpec) -> Curves:
     rates = tuple(lr.peak * lr_factor(step, num_steps, lr, method) for step in range(num_steps))
     sparsity: list[float] = []
     updates: list[int] = []
-    if isinstance(method, GradualMagnitude):
-        growth = window_steps(method.growth_window, num_steps)
-        selection = window_steps(method.selection_window, num_steps)
+    if isinstance(method, GradualMagnitude | Parp):
         reached = 0.0
         for step in range(num_steps + 1):
-            if is_update_step(step, selection, growth, method.update_every):
+            if _is_update(step, num_steps, method):
                 updates.append(step)
                 reached = sparsity_at(step, num_steps, method)
             sparsity.append(reached)
     return Curves(spec.name, num_steps, known, rates, tuple(sparsity), tuple(updates))
+
+
+def _is_update(step: int, num_steps: int, method: GradualMagnitude | Parp) -> bool:
+    if isinstance(method, Parp):
+        return is_parp_update(step, num_steps, method.update_every)
+    growth = window_steps(method.growth_window, num_steps)
+    return is_update_step(step, window_steps(method.selection_window, num_steps), growth, method.update_every)
 
 
 def page(campaign: Campaign, width: int) -> Group:

@@ -10,7 +10,6 @@ from pathlib import Path
 import configs
 from configs import Campaign, ConfigError, JobSpec, RecipeErrors, load_text
 from configs.sources import source_kind
-from configs.tasks import DataSource
 from configs.yaml_text import parse
 
 SHIPPED = Path(configs.__file__).parent / "recipes"
@@ -112,9 +111,8 @@ def unchecked(campaign: Campaign) -> list[str]:
 
 
 def _missing(job: JobSpec, file: str) -> Iterator[ConfigError]:
-    for split in ("train", "eval"):
-        source: DataSource | None = getattr(job.task.data, split, None)
-        for index, pattern in enumerate(source.files if source else ()):
+    for split, source in job.task.data.sources.items():
+        for index, pattern in enumerate(source.files):
             found = "://" in pattern or Path(pattern).exists() or glob.glob(pattern, recursive=True)  # noqa: PTH207
             if not found:
                 yield ConfigError(

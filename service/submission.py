@@ -117,8 +117,8 @@ class Submitter:
         if not self._embedded:
             return []
         errors = []
-        for split in (spec.task.data.train, spec.task.data.eval):
-            for pattern in split.files if split is not None else ():
+        for source in spec.task.data.sources.values():
+            for pattern in source.files:
                 if "://" not in pattern and not _any_match(pattern):
                     errors.append(f"job {spec.name!r}: no file {pattern}; mend task.data")
         for role, reference in spec.sources.items():

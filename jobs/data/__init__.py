@@ -5,24 +5,32 @@ The way of a text: ``sources`` (rows) -> ``packing`` or ``classification`` (toke
 """
 
 from pathlib import Path
+from typing import TypeAlias
 
 from transformers import PreTrainedTokenizerBase
 
 from configs import JobSpec
-from jobs.data.batches import Batch, EvalBatches, StepBatches, TaskData
+from jobs.data.batches import Batch, EvalBatches, Processor, StepBatches, TaskData
 from jobs.data.classification import classification_data
 from jobs.data.masked_lm import masked_lm_data
+from jobs.data.speech import ctc_data
+from jobs.data.speech_input import SpeechInput
 from jobs.ranks import Ranks
 
-__all__ = ["Batch", "EvalBatches", "StepBatches", "TaskData", "build_data"]
+Inputs: TypeAlias = PreTrainedTokenizerBase | SpeechInput
+"""What the starting checkpoint says of its inputs."""
+
+__all__ = ["Batch", "EvalBatches", "Inputs", "Processor", "SpeechInput", "StepBatches", "TaskData", "build_data"]
 
 
-def build_data(spec: JobSpec, tokenizer: PreTrainedTokenizerBase, cache_dir: Path, ranks: Ranks) -> TaskData:
+def build_data(spec: JobSpec, inputs: Inputs, cache_dir: Path, ranks: Ranks) -> TaskData:
     """Prepare the data of a job, once for all ranks; call it on every rank.
 
     Raises:
         jobs.errors.DataError: A file, column, label or split is missing, empty or of the wrong form.
         jobs.errors.StorageError: The cache cannot be written.
     """
+    if isinstance(inputs, SpeechInput):
+        return ctc_data(spec, inputs, cache_dir, ranks)
     build = masked_lm_data if spec.task.name == "masked_lm" else classification_data
-    return build(spec, tokenizer, cache_dir, ranks)
+    return build(spec, inputs, cache_dir, ranks)

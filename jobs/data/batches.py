@@ -4,8 +4,8 @@ Shapes: B sequences of a micro-batch, L tokens.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +18,14 @@ Batch = dict[str, torch.Tensor]
 
 EVAL_EPOCH = -1
 """Epoch of every evaluation sequence: masks differ from those of training and never change."""
+
+
+class Processor(Protocol):
+    """Tokenizer, or feature extractor with a vocabulary."""
+
+    def save_pretrained(self, save_directory: Any) -> Any:
+        """Write it as transformers reads it."""
+        ...
 
 
 class Sequences(Protocol):
@@ -93,6 +101,11 @@ class TaskData:
         num_train_sequences: Sequences of one epoch; None for a stream.
         labels: Names of the classes in order; empty for masked_lm.
         digest: sha256 that stands for content, tokenizer and settings of both splits.
+        processor: What is saved beside the model, so that others can use it: tokenizer, or feature extractor and
+            vocabulary.
+        steps_per_epoch: Where steps are no fixed number of sequences: optimizer steps of the first epoch.
+        eval_groups: Names of the parts (languages) that the batches' ``group`` numbers; () where there are none.
+        facts: What the preparation found (clips, hours, skipped ones), for the run's metrics.
     """
 
     train: StepBatches
@@ -100,3 +113,7 @@ class TaskData:
     num_train_sequences: int | None
     labels: tuple[str, ...]
     digest: str
+    processor: Processor
+    steps_per_epoch: float | None = None
+    eval_groups: tuple[str, ...] = ()
+    facts: Mapping[str, float] = field(default_factory=dict)

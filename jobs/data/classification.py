@@ -16,7 +16,8 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from configs import JobSpec
-from configs.tasks import Classification, ClassificationData, DataSource
+from configs.data import DataSource
+from configs.tasks import Classification, ClassificationData
 from jobs.data.batches import Batch, EvalBatches, ShuffledBatches, StepBatches, TaskData
 from jobs.data.cache import content_key, entry, open_array, read_meta, shared_entry, token_dtype, tokenizer_digest
 from jobs.data.order import ByLength, Indices, Layout
@@ -229,7 +230,7 @@ def classification_data(spec: JobSpec, tokenizer: PreTrainedTokenizerBase, cache
     eval_folder = prepare(data.eval, "task.data.eval")
     held_out = LabelledSequences(eval_folder, labels, padding, "task.data.eval")
     evaluation = EvalBatches(held_out, spec.micro_batch_size, ranks.rank, ranks.world_size)
-    return TaskData(train, evaluation, num_train, labels, content_key(*parts, eval_folder.name, *labels))
+    return TaskData(train, evaluation, num_train, labels, content_key(*parts, eval_folder.name, *labels), tokenizer)
 
 
 def require_two(labels: tuple[str, ...]) -> None:

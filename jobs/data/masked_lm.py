@@ -8,7 +8,8 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from configs import JobSpec
-from configs.tasks import DataSource, MaskedLM
+from configs.data import DataSource
+from configs.tasks import MaskedLM
 from jobs.data.batches import EVAL_EPOCH, Batch, EvalBatches, ShuffledBatches, StepBatches, TaskData
 from jobs.data.cache import content_key, entry, shared_entry, tokenizer_digest
 from jobs.data.masking import mask_tokens, sequence_keys
@@ -160,4 +161,4 @@ def masked_lm_data(spec: JobSpec, tokenizer: PreTrainedTokenizerBase, cache_dir:
         held_out = PackedSequences(folder, frame.length, masking)
         evaluation = EvalBatches(held_out, spec.micro_batch_size, ranks.rank, ranks.world_size)
         parts.append(folder.name)
-    return TaskData(train, evaluation, num_train, (), content_key(*parts))
+    return TaskData(train, evaluation, num_train, (), content_key(*parts), tokenizer)

@@ -19,7 +19,7 @@ from typing import Any
 import datasets
 import pyarrow as pa  # type: ignore[import-untyped]
 
-from configs.tasks import DataSource
+from configs.data import DataSource
 from jobs.errors import DataError
 
 _BUILDER_OF = {

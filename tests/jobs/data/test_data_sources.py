@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from configs.tasks import DataSource
+from configs.data import DataSource
 from jobs.data.sources import find_rows
 from jobs.errors import DataError
 
