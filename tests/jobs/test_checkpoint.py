@@ -1,5 +1,6 @@
 """Commits that a crash, a full disk or a damaged file cannot undo."""
 
+import copy
 import errno
 import json
 import logging
@@ -100,6 +101,52 @@ def test_everything_comes_back(save: Callable[..., Path], tmp_path: Path, alone:
     checkpoint.load(found[0], engine=OneFile(alone), weights=fresh, method=Counting())
     assert torch.equal(fresh.masks["w"], kept["w"])
     assert fresh.shards[0].parameter.tolist() == [[1.0, 0.0, 3.0], [0.0, 5.0, 0.0]]
+
+
+def test_masks_that_are_not_held_come_back_so_and_the_weights_as_they_were(
+    save: Callable[..., Path], tmp_path: Path, alone: Ranks, masked: Any, train_step: Callable[..., None]
+) -> None:
+    kept = {"w": torch.tensor([[True, False, True], [False, True, False]])}
+    target = [torch.full((2, 3), -2.0)]
+
+    def adjusting() -> tuple[MaskedWeights, torch.optim.AdamW]:
+        weights, optimizer = masked({"w": torch.arange(1.0, 7.0).view(2, 3)})
+        train_step(weights, optimizer, target)
+        weights.set_masks(kept, moments=False, hold=False)
+        train_step(weights, optimizer, target)  # removed weights move, and would be lost under a held mask
+        return weights, optimizer
+
+    weights, optimizer = adjusting()
+    save(7, weights=weights)
+    resumed, its_optimizer = adjusting()
+    resumed.set_masks({"w": ~kept["w"]}, hold=True)
+    with torch.no_grad():  # what the engine restores
+        resumed.shards[0].parameter.copy_(weights.shards[0].parameter)
+    its_optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    directory = tmp_path / "checkpoints" / "step-7"
+    checkpoint.load(directory, engine=OneFile(alone), weights=resumed, method=Counting())
+    assert not resumed.held
+    assert torch.equal(resumed.masks["w"], kept["w"])
+    for _ in range(3):
+        assert torch.equal(resumed.shards[0].parameter, weights.shards[0].parameter)
+        train_step(weights, optimizer, target)
+        train_step(resumed, its_optimizer, target)
+    assert weights.shards[0].parameter.count_nonzero() == 6
+
+
+def test_a_checkpoint_from_before_masks_could_be_free_holds_them(
+    save: Callable[..., Path], tmp_path: Path, alone: Ranks, masked: Any
+) -> None:
+    weights: MaskedWeights = masked({"w": torch.ones(2)})[0]
+    weights.set_masks({"w": torch.tensor([True, False])})
+    save(7, weights=weights)
+    file = tmp_path / "checkpoints" / "step-7" / "rank-0.pt"
+    state = torch.load(file, weights_only=True)
+    torch.save({key: value for key, value in state.items() if key != "held"}, file)
+    fresh: MaskedWeights = masked({"w": torch.ones(2)})[0]
+    checkpoint.load(file.parent, engine=OneFile(alone), weights=fresh, method=Counting())
+    assert fresh.held
+    assert fresh.shards[0].parameter.tolist() == [1.0, 0.0]
 
 
 def test_only_the_newest_are_kept_and_nothing_lies_aside(save: Callable[..., Path], tmp_path: Path) -> None:

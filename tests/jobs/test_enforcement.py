@@ -66,18 +66,124 @@ def test_without_the_hook_the_zeros_are_lost(masked: Build, train_step: Step) ->
     """The hook is what holds them: this is how the test above would fail."""
     weights, optimizer = trained(masked, train_step)
     weights.set_masks(half())
-    weights.release_gradients()
+    weights._grad_masks = {}
     train_step(weights, optimizer, [torch.full((6, 4), 3.0), torch.ones(5, 3)])
     with pytest.raises(JobError, match="12 weights of first are not zero outside the mask in the fp32 master"):
         weights.check()
 
 
-def test_a_new_mask_after_a_release_holds_again(masked: Build, train_step: Step) -> None:
+def test_a_mask_that_is_not_held_zeroes_the_weights_once_and_lets_them_move(masked: Build, train_step: Step) -> None:
     weights, optimizer = trained(masked, train_step)
-    weights.release_gradients()
-    weights.set_masks(half())
-    train_step(weights, optimizer, [torch.full((6, 4), 3.0), torch.ones(5, 3)])
+    change = weights.set_masks(half(), hold=False)
+    parameter, gone = weights.shards[0].parameter, ~half()["first"]
+    assert (change.flipped, weights.sparsity, weights.held) == (12 / 39, 12 / 39, False)
+    assert torch.count_nonzero(parameter[gone]) == torch.count_nonzero(optimizer.state[parameter]["exp_avg"][gone]) == 0
     weights.check()
+    train_step(weights, optimizer, [torch.full((6, 4), 3.0), torch.ones(5, 3)])
+    assert torch.count_nonzero(parameter[gone]) == 12
+    weights.check()  # of such a mask only that all ranks have the same
+
+
+def test_moments_can_be_left_alone(masked: Build, train_step: Step) -> None:
+    weights, optimizer = trained(masked, train_step)
+    parameter = weights.shards[0].parameter
+    before = {key: optimizer.state[parameter][key].clone() for key in ("exp_avg", "exp_avg_sq")}
+    weights.set_masks(half(), moments=False, hold=False)
+    assert torch.count_nonzero(parameter[~half()["first"]]) == 0
+    assert all(torch.equal(optimizer.state[parameter][key], moment) for key, moment in before.items())
+    with pytest.raises(AssertionError, match="cannot be held"):
+        weights.set_masks(half(), moments=False)
+
+
+def test_runs_take_the_same_options(masked: Build, train_step: Step) -> None:
+    weights, optimizer = trained(masked, train_step)
+    moment = optimizer.state[weights.shards[0].parameter]["exp_avg"]
+    before = moment.clone()
+    weights.set_local([mask.flatten() for mask in half().values()], moments=False, hold=False)
+    assert not weights.held
+    assert torch.equal(moment, before)
+    assert all(torch.equal(weights.masks[name], mask) for name, mask in half().items())
+
+
+def test_a_mask_held_after_one_that_was_not_holds(masked: Build, train_step: Step) -> None:
+    weights, optimizer = trained(masked, train_step)
+    weights.set_masks(half(), moments=False, hold=False)
+    for _ in range(3):
+        train_step(weights, optimizer, [torch.full((6, 4), 3.0), torch.ones(5, 3)])
+    weights.set_masks(half())
+    for _ in range(3):
+        train_step(weights, optimizer, [torch.full((6, 4), 3.0), torch.ones(5, 3)])
+    weights.check()
+    assert weights.held
+    assert torch.count_nonzero(weights.shards[0].parameter[~half()["first"]]) == 0
+
+
+def test_masked_weights_are_zero_inside_and_bit_equal_after(masked: Build, train_step: Step) -> None:
+    weights, optimizer = trained(masked, train_step)
+    weights.set_masks(half(), moments=False, hold=False)
+    train_step(weights, optimizer, [torch.full((6, 4), 3.0), torch.ones(5, 3)])
+    parameter = weights.shards[0].parameter
+    odd = torch.tensor([-0.0, -1e-40, float("nan"), float("inf")])
+    parameter.data[0, 1], parameter.data[0, 3], parameter.data[1, 1], parameter.data[1, 3] = odd
+    before = [shard.parameter.detach().clone() for shard in weights.shards]
+    with weights.masked():
+        assert torch.count_nonzero(parameter[~half()["first"]]) == 0
+        assert torch.equal(parameter[half()["first"]], before[0][half()["first"]])
+        assert torch.equal(weights.shards[1].parameter, before[1])
+    for shard, old in zip(weights.shards, before, strict=True):
+        assert torch.equal(shard.parameter.detach().view(torch.int32), old.view(torch.int32))
+    with pytest.raises(KeyError), weights.masked():
+        raise KeyError
+    assert torch.equal(parameter.detach().view(torch.int32), before[0].view(torch.int32))
+
+
+def test_masked_leaves_held_weights_alone(masked: Build, train_step: Step) -> None:
+    weights, _ = trained(masked, train_step)
+    weights.set_masks(half())
+    before = weights.shards[0].parameter.detach().clone()
+    with weights.masked():
+        assert torch.equal(weights.shards[0].parameter, before)
+    assert torch.equal(weights.shards[0].parameter, before)
+
+
+class _WithCopy(Shard):
+    """A shard with a bf16 copy of its own beside the master, as ZeRO has."""
+
+    def master_L(self) -> torch.Tensor:
+        return self.engine_optimizer["master"]
+
+    def copy_L(self) -> torch.Tensor:
+        return self.engine_optimizer["copy"]
+
+
+def test_the_low_precision_copy_is_zero_inside_and_bit_equal_after(alone: Ranks) -> None:
+    master = torch.randn(24, generator=torch.Generator().manual_seed(2))
+    parts = {"master": master, "copy": master.bfloat16()}
+    parameter = torch.nn.Parameter(parts["copy"].view(6, 4))
+    optimizer = torch.optim.AdamW([parameter])
+    shard = _WithCopy("first", 0, (6, 4), 0, 24, False, parameter, optimizer, parts)
+    weights = MaskedWeights([shard], None, alone)
+    weights.set_masks({"first": half()["first"]}, moments=False, hold=False)
+    gone = ~half()["first"].flatten()
+    assert torch.count_nonzero(parts["copy"][gone]) == 0
+    master[gone] = -0.3
+    parts["copy"].copy_(master)
+    before = {name: values.clone() for name, values in parts.items()}
+    with weights.masked():
+        assert torch.count_nonzero(master[gone]) == torch.count_nonzero(parts["copy"][gone]) == 0
+        assert torch.equal(parts["copy"][~gone], before["copy"][~gone])
+    assert all(torch.equal(parts[name], values) for name, values in before.items())
+
+
+def test_ranks_with_different_masks_that_are_not_held_are_noticed(gang: Callable[..., list[Any]]) -> None:
+    def act(ranks: Ranks) -> None:
+        parameter = torch.nn.Parameter(torch.ones(4))
+        optimizer = torch.optim.AdamW([parameter])
+        weights = MaskedWeights(shard_view({"w": parameter}, optimizer, optimizer, ranks.rank), optimizer, ranks)
+        with pytest.raises(JobError, match="ranks hold 2 different masks"):
+            weights.set_masks({"w": torch.tensor([True, True, True, ranks.rank == 0])}, hold=False)
+
+    gang(2, act)
 
 
 def test_a_weight_that_comes_back_is_trained_again_from_zero_moments(masked: Build, train_step: Step) -> None:
