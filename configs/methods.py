@@ -195,6 +195,21 @@ class Parp(Strict):
         return self
 
     @property
+    def pattern(self) -> str:
+        """Single weights compete."""
+        return UNSTRUCTURED
+
+    @property
+    def norm(self) -> str:
+        """Of no effect: there are no groups."""
+        return "l1"
+
+    @property
+    def group_by(self) -> str | None:
+        """None: see ``scope``."""
+        return None
+
+    @property
     def first_sparsity(self) -> float:
         """Sparsity of the first mask."""
         return self.final_sparsity if self.initial_sparsity is None else self.initial_sparsity

@@ -21,6 +21,7 @@ from jobs.methods import METHODS, Start
 from jobs.methods.locked import fit_mask
 from jobs.models import Origin
 from jobs.objective import Weights
+from jobs.prunable import prunable_parameters
 from jobs.ranks import Ranks
 from jobs.shards import shard_view
 from jobs.tasks import Task
@@ -49,14 +50,17 @@ def build_engine(
     if ranks.is_main and bf16_slows_down(spec, ranks.device):
         log.warning("engine.precision is bf16, but this CPU has no AMX: fp32 is likely to be faster")
     seed_all(spec.train.seed)  # the same new head on every rank
+    if isinstance(inputs, SpeechInput) and spec.model.head == "keep" and spec.model.init == "pretrained":
+        models.check_same_units(inputs, task.labels, origins["model"].reference)
     student = models.load_model(task.auto_class, origins["model"], spec.model, task.model_overrides())
+    task.prepare(student)
     if spec.engine.activation_checkpointing:
         student.gradient_checkpointing_enable({"use_reentrant": False})
     teacher = _teacher(spec, origins, inputs, task, ranks)
     prunable: dict[str, torch.nn.Parameter] = {}
     if METHODS[spec.method.name].prunes:
         assert not isinstance(spec.method, Dense)
-        prunable = models.prunable_parameters(student, spec.method.prunable)
+        prunable = prunable_parameters(student, spec.method.prunable)
     shapes = {name: tuple(weight.shape) for name, weight in prunable.items()}
     given = _given_mask(spec, origins, shapes)
     base = masks_module.weights_digest(prunable) if prunable and ranks.is_main else ""
@@ -68,7 +72,7 @@ def build_engine(
         predicted_only=distillation is not None and distillation.tokens == "predicted",
         chunk_rows=distillation.chunk_rows if distillation else 512,
     )
-    engine = Engine(task.objective_class(student, teacher, mixture, uses_autocast(spec)), spec, ranks)
+    engine = Engine(task.build_objective(student, teacher, mixture, uses_autocast(spec)), spec, ranks)
     seed_all(spec.train.seed + ranks.rank)
     weights = None
     if prunable:
@@ -103,11 +107,12 @@ def _teacher(
 
 
 def _given_mask(spec: JobSpec, origins: dict[str, Origin], shapes: dict[str, tuple[int, ...]]) -> Masks | None:
-    if not isinstance(spec.method, Locked) or spec.method.mask == "zeros":
-        return None
+    """The mask that the spec names; for method locked else the one that the starting checkpoint brings."""
     role = "mask" if "mask" in origins else "model"
-    if role == "model" and origins["model"].mask_directory is None:
-        return None
+    if role == "model":
+        asked = isinstance(spec.method, Locked) and spec.method.mask == "auto"
+        if not asked or origins["model"].mask_directory is None:
+            return None
     return fit_mask(models.load_mask(origins[role]), shapes, origins[role].reference)
 
 

@@ -15,7 +15,7 @@ import deepspeed.ops
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin
 from accelerate.utils import InitProcessGroupKwargs
-from deepspeed.runtime.zero.partition_parameters import GatheredParameters, register_external_parameter
+from deepspeed.runtime.zero.partition_parameters import register_external_parameter
 from deepspeed.utils import safe_get_full_fp32_param
 from torch import nn
 
@@ -100,6 +100,12 @@ class Engine:
         self.max_grad_norm = spec.train.max_grad_norm
         self.is_deepspeed = spec.engine.zero_stage is not None
         self.torch_optimizer = build_optimizer(objective, spec)
+        # Engines round what is not trained to the low precision as well; the export wants it as it came.
+        self._frozen = {
+            name: parameter.detach().cpu().clone()
+            for name, parameter in objective.student.named_parameters()
+            if not parameter.requires_grad and ranks.is_main
+        }
         plugin = None
         if self.is_deepspeed:
             plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_config(spec))
@@ -157,13 +163,13 @@ class Engine:
     def full_weights(self) -> Iterator[tuple[str, torch.Tensor | None]]:
         """Yield (name, fp32 weight on the CPU) of the student one by one; None on ranks other than 0 (collective)."""
         for name, parameter in self.objective.student.named_parameters():
+            if not parameter.requires_grad:
+                yield name, self._frozen[name] if self.ranks.is_main else None
+                continue
             full = self._full(parameter)
             yield name, full.detach().float().cpu().clone() if self.ranks.is_main else None
 
     def _full(self, parameter: nn.Parameter) -> torch.Tensor:
-        if hasattr(parameter, "ds_id") and not parameter.requires_grad:
-            with GatheredParameters(parameter):
-                return parameter.data.clone()
         full = safe_get_full_fp32_param(parameter) if self.is_deepspeed else None
         return parameter.data if full is None else full
 

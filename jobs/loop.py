@@ -133,6 +133,7 @@ def _optimizer_step(run: Training, step: int, window: "_Window") -> None:
     engine, objective = run.engine, run.engine.objective
     engine.train_mode(True)
     engine.set_lr(_lr(run, step))
+    objective.step = step
     batches = [to_device(batch, run.ranks.device) for batch in run.data.train.at(step)]
     rows = run.ranks.sum(torch.stack([objective.counts(batch) for batch in batches]).sum(0)).clamp(min=1)
     # Engines average over ranks and micro-batches; undo that, so that each row weighs the same.
@@ -177,7 +178,8 @@ def _log(run: Training, step: int, window: "_Window") -> None:
     sums, rows, tokens = run.ranks.sum(window.sums), window.rows, run.ranks.sum(window.tokens)
     losses = (sums / rows.clamp(min=1)).tolist()
     seconds = time.monotonic() - window.began
-    metrics = {"loss/task": losses[0], "lr": _lr(run, step - 1), "throughput/tokens_per_s": float(tokens) / seconds}
+    curve, unit = run.task.throughput
+    metrics = {"loss/task": losses[0], "lr": _lr(run, step - 1), curve: unit * float(tokens) / seconds}
     metrics["time/step_s"] = seconds / max(1, window.steps)
     weights = run.engine.objective.weights
     if run.engine.objective.teacher is not None:
@@ -213,7 +215,7 @@ def _evaluate(run: Training, step: int) -> dict[str, float]:
         return {}
     run.reporter.phase("evaluating")
     run.engine.train_mode(False)
-    with torch.no_grad():
+    with run.method.evaluating(), torch.no_grad():
         metrics = run.task.evaluate(run.engine, run.data.eval, run.ranks)
     log.info("step %d: %s", step, ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
     if run.tracker is not None:

@@ -9,13 +9,12 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import mlflow
 import torch
 from mlflow.exceptions import MlflowException
 from safetensors import SafetensorError
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoFeatureExtractor,
@@ -29,19 +28,20 @@ from transformers import (
 from configs import ConfigError, ResolvedSource
 from configs.artifacts import MANIFEST, sha256_file, verify
 from configs.compact import is_compact_name, is_plain_name
-from configs.methods import Prunable
 from configs.spec import ModelSpec
 from jobs import masks as masks_module
 from jobs.data import Inputs
 from jobs.data.speech_input import SpeechInput
 from jobs.errors import ModelError, PruningError
 from jobs.masks import Masks
+from jobs.prunable import listed
 
 log = logging.getLogger(__name__)
 
+_MAY_BE_NEW = re.compile(r"\.pooler\.|\.masked_spec_embed$")
+"""Parts of an encoder that a checkpoint may lack: each task makes its own."""
 SPEECH_TASKS = {"ctc", "wav2vec2_pretraining"}
 """Tasks that hear."""
-_NOT_IN_ENCODER = re.compile(r"(^|\.)(pooler|embeddings?(_\w+)?|feature_projection|feature_extractor)(\.|$)")
 
 
 @dataclass(frozen=True)
@@ -251,19 +251,56 @@ def load_model(auto_class: Any, origin: Origin, spec: ModelSpec | None, override
             setattr(config, key, value)
         if spec is not None and spec.init == "random":
             return auto_class.from_config(config, dtype=torch.float32)
+        new_head = spec is not None and spec.head == "new"
         model, report = auto_class.from_pretrained(
-            origin.location, config=config, dtype=torch.float32, output_loading_info=True
+            origin.location,
+            config=config,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=new_head,
         )
         _refuse_random_weights(model, set(report["missing_keys"]), origin.reference, head_too=spec is None)
-        return model
+        return _with_new_head(auto_class, model, origin.reference, report["mismatched_keys"]) if new_head else model
     except SafetensorError as error:
         raise ModelError(
             f"{origin.reference}: its weights are damaged ({_first_line(error)}); fetch or make it again"
         ) from error
     except (OSError, ValueError, KeyError, RuntimeError) as error:
+        advice = "; if only the head is another one: model: {head: new}" if "mismatched_sizes" in str(error) else ""
         raise ModelError(
-            f"{origin.reference}: no model for this task can be loaded from it: {_first_line(error)}"
+            f"{origin.reference}: no model for this task can be loaded from it: {_first_line(error)}{advice}"
         ) from error
+
+
+def _with_new_head(auto_class: Any, model: PreTrainedModel, reference: str, mismatched: Iterable[Any]) -> Any:
+    """The same encoder under a random head, however well the old one would fit."""
+    wrong = [str(key[0] if isinstance(key, tuple) else key) for key in mismatched]
+    if inside := [name for name in wrong if name.startswith(f"{model.base_model_prefix}.")]:
+        raise ModelError(f"{reference}: {inside[0]} has another size than the configuration says; drop model.config")
+    fresh = auto_class.from_config(model.config, dtype=torch.float32)
+    fresh.base_model.load_state_dict(model.base_model.state_dict())
+    return fresh
+
+
+def check_same_units(trained: SpeechInput, labels: tuple[str, ...], reference: str) -> None:
+    """Refuse a head that says other units, or the same ones in another order.
+
+    Raises:
+        ModelError: The vocabularies differ.
+    """
+    has_head = any("CTC" in name for name in trained.config.architectures or ())
+    if not has_head or trained.tokens in {(), labels}:
+        return
+    missing, other = set(labels) - set(trained.tokens), set(trained.tokens) - set(labels)
+    raise ModelError(
+        f"{reference} has a head for other units: it lacks {_some_units(missing)} and has {_some_units(other)} beside "
+        "the data's; begin with a new head (model: {head: new}), or learn its units (transcripts: {vocabulary: model})"
+    )
+
+
+def _some_units(units: set[str]) -> str:
+    shown = ", ".join(repr(unit) for unit in sorted(units)[:5])
+    return f"{shown} and {len(units) - 5} more" if len(units) > 5 else shown or "none"
 
 
 def _refuse_random_weights(model: PreTrainedModel, missing: set[str], reference: str, *, head_too: bool) -> None:
@@ -272,10 +309,10 @@ def _refuse_random_weights(model: PreTrainedModel, missing: set[str], reference:
     A new head or pooler is meant, a new encoder (with its embeddings) or teacher is not.
     """
     prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
-    wrong = sorted(m for m in missing if head_too or (m.startswith(prefix) and ".pooler." not in m))
+    wrong = sorted(m for m in missing if head_too or (m.startswith(prefix) and not _MAY_BE_NEW.search(m)))
     if wrong:
         raise ModelError(
-            f"{reference} lacks {len(wrong)} weights that {type(model).__name__} needs ({_listed(wrong[:3])}); they "
+            f"{reference} lacks {len(wrong)} weights that {type(model).__name__} needs ({listed(wrong[:3])}); they "
             "would be random: "
             f"{'use a teacher trained for this task' if head_too else 'use a checkpoint of this architecture'}"
         )
@@ -283,42 +320,3 @@ def _refuse_random_weights(model: PreTrainedModel, missing: set[str], reference:
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0][:300]
-
-
-def prunable_parameters(model: PreTrainedModel, rule: Prunable) -> dict[str, nn.Parameter]:
-    """Every ``nn.Linear.weight`` inside the encoder that the rule takes, in the model's order.
-
-    Heads, pooler, embeddings, LayerNorm, biases and convolutional feature extractors are never among them.
-
-    Raises:
-        PruningError: Nothing is left, or a pattern matches nothing; names what exists.
-    """
-    prefix = model.base_model_prefix if model.base_model is not model else ""
-    found = {
-        f"{name}.weight": cast(nn.Parameter, module.weight)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and (not prefix or name.startswith(f"{prefix}."))
-        and not _NOT_IN_ENCODER.search(name)
-    }
-    if not found:
-        raise PruningError(f"{type(model).__name__} has no linear layer inside its encoder: nothing can be pruned")
-    for field in ("include", "exclude"):
-        for pattern in getattr(rule, field):
-            if not any(re.search(pattern, name) for name in found):
-                raise PruningError(
-                    f"method.prunable.{field}: {pattern!r} matches no weight; there are {len(found)}: {_listed(found)}"
-                )
-    chosen = {
-        name: weight
-        for name, weight in found.items()
-        if any(re.search(p, name) for p in rule.include) and not any(re.search(p, name) for p in rule.exclude)
-    }
-    if not chosen:
-        raise PruningError(f"method.prunable leaves no weight to prune; there are {len(found)}: {_listed(found)}")
-    return chosen
-
-
-def _listed(names: Iterable[str]) -> str:
-    """Names with layer numbers folded, so that the list stays short."""
-    return ", ".join(dict.fromkeys(re.sub(r"\.\d+\.", ".N.", name) for name in names))

@@ -67,6 +67,8 @@ class Objective(nn.Module):
         super().__init__()
         self.student = student
         self.weights = weights
+        self.step = 0
+        """Optimizer steps done; set by the loop."""
         self._autocast = autocast
         self._teacher = [teacher]  # a list, so that it is no submodule
 

@@ -35,6 +35,7 @@ class Result:
         published: MLflow has everything.
         manifest_sha256: Digest of ``artifacts/manifest.json``.
         bytes_on_disk: Size of ``artifacts/model``.
+        message: What the user should be told though the job succeeded.
     """
 
     metrics: dict[str, float]
@@ -42,6 +43,7 @@ class Result:
     published: bool
     manifest_sha256: str
     bytes_on_disk: int
+    message: str = ""
 
 
 def finish_job(
@@ -77,7 +79,7 @@ def finish_job(
     published = tracker.close(_PUBLISH_WAIT_S if launch.mlflow_uri else 0.0)
     run.ranks.barrier()
     size = sum(path.stat().st_size for path in (root / "model").rglob("*") if path.is_file())
-    return Result(metrics, tracker.run_id, published, manifest_sha256, size)
+    return Result(metrics, tracker.run_id, published, manifest_sha256, size, run.task.warning(metrics))
 
 
 def _pack(artifacts: Path) -> None:

@@ -116,7 +116,7 @@ def _train_and_publish(
     inputs = models.load_inputs(spec.task.name, origins["model"])
     reporter.phase("data")
     data = build_data(spec, inputs, Path(launch.cache_dir), ranks)
-    task = TASKS[spec.task.name](data.labels)
+    task = TASKS[spec.task.name](spec.task, data)
     reporter.phase("starting")
     engine, weights, start = build_engine(spec, origins, inputs, task, data, ranks)
     run = Training(

@@ -28,7 +28,7 @@ class SpeechInput:
     def sees_padding(self) -> bool:
         """Whether the model is told which samples are padding. Base models (group norm over time) are not: what they
         say of a clip depends on the padding behind it."""
-        return bool(self.extractor.return_attention_mask)
+        return str(self.config.feat_extract_norm) == "layer"
 
     def frames(self, num_samples: int) -> int:
         """Frames that the feature encoder makes of a clip: floor((n - kernel) / stride) + 1, layer after layer."""

@@ -7,11 +7,13 @@ from jobs.methods.base import Method, Start
 from jobs.methods.dense import DenseMethod
 from jobs.methods.gradual_magnitude import GradualMagnitudeMethod
 from jobs.methods.locked import LockedMethod
+from jobs.methods.parp import ParpMethod
 
 METHODS: dict[str, type[Method[Any]]] = {
     "dense": DenseMethod,
     "gradual_magnitude": GradualMagnitudeMethod,
     "locked": LockedMethod,
+    "parp": ParpMethod,
 }
 
 

@@ -8,7 +8,7 @@
             backward
         optimizer.step(); steps_done = step + 1
         method.after_step(steps_done)             masks may change here, and only here
-        log, evaluate, checkpoint (state_dict)
+        log, evaluate (inside method.evaluating()), checkpoint (state_dict)
     method.finish()                               before the model is written
 
 A method sees ``MaskedWeights`` (shards of fp32 masters, masks) and never a parameter. To add one: a spec class in
@@ -17,18 +17,19 @@ itself.
 """
 
 from abc import ABC
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
 
-from configs.methods import Dense, GradualMagnitude, Locked
+from configs.methods import Dense, GradualMagnitude, Locked, Parp
 from jobs.enforcement import MaskedWeights
 from jobs.masks import Masks
 from jobs.overlap import Overlap
 from jobs.ranks import Ranks
 
-SpecT = TypeVar("SpecT", Dense, GradualMagnitude, Locked)
+SpecT = TypeVar("SpecT", Dense, GradualMagnitude, Locked, Parp)
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,10 @@ class Method(ABC, Generic[SpecT]):
 
     def after_step(self, steps_done: int) -> Overlap | None:
         """Called after each optimizer step; returns what changed if masks changed."""
+
+    def evaluating(self) -> AbstractContextManager[None]:
+        """Around every evaluation: what is measured is what would be exported, masks times weights (collective)."""
+        return nullcontext()
 
     @property
     def pattern(self) -> str:

@@ -19,7 +19,7 @@ import torch
 from configs.methods import GradualMagnitude
 from configs.schedules import is_update_step, sparsity_at, window_steps
 from jobs.errors import CheckpointError, PruningError
-from jobs.masks import hold
+from jobs.masks import Masks, held, hold
 from jobs.methods.base import Method, Start
 from jobs.overlap import Overlap
 from jobs.patterns import Selector
@@ -40,6 +40,9 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
         """Last value of every owned weight that is removed, 0 for the others; None without regrow."""
 
     def attach(self) -> None:
+        if self.start.given_mask is not None:
+            self._adopt(self.start.given_mask)
+            return
         found = self._share_of_zeros()
         if self.spec.final_sparsity and found > self.target_sparsity(0) + _MORE_ZEROS:  # which may be the final one
             raise PruningError(
@@ -48,6 +51,15 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
                 "use method locked to keep its pattern"
             )
         self.after_step(0)
+
+    def _adopt(self, given: Masks) -> None:
+        """Begin with a mask from elsewhere; what it removes may return at an update."""
+        if self.spec.regrow:
+            self._removed = []
+            for shard in self.weights.shards:
+                keep_L = given[shard.name].view(-1)[shard.start : shard.start + shard.numel]
+                self._removed.append(held(shard.master_L(), ~keep_L.to(self.start.ranks.device)))
+        self.weights.set_masks(given)
 
     def _share_of_zeros(self) -> float:
         counts = torch.zeros(2, dtype=torch.int64, device=self.start.ranks.device)  # of whole weights, of ranks' parts

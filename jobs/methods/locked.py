@@ -45,7 +45,7 @@ def fit_mask(mask: Masks, shapes: dict[str, tuple[int, ...]], origin: str) -> Ma
     """Check that a mask belongs to these weights and put it into their order; weights it does not name are kept whole.
 
     Raises:
-        PruningError: Nothing matches, or a shape differs.
+        PruningError: Nothing matches, a shape differs, or it removes from a weight that is not among these.
     """
     known = mask.keys() & shapes.keys()
     if not known:
@@ -59,6 +59,11 @@ def fit_mask(mask: Masks, shapes: dict[str, tuple[int, ...]], origin: str) -> Ma
                 f"the mask of {origin} has shape {tuple(mask[name].shape)} for {name}, the model has {shapes[name]}; "
                 "use a mask of the same architecture"
             )
+    if others := [name for name in mask if name not in shapes and not bool(mask[name].all())]:
+        raise PruningError(
+            f"the mask of {origin} also removes from {len(others)} weights that method.prunable leaves out "
+            f"({_some(others)}); take them in (for biases: prunable: {{biases: true}}), or use another mask"
+        )
     return {name: mask.get(name, torch.ones(shape, dtype=torch.bool)) for name, shape in shapes.items()}
 
 

@@ -2,9 +2,10 @@
 
 from jobs.tasks.base import Task
 from jobs.tasks.classification import ClassificationTask
+from jobs.tasks.ctc import CTCTask
 from jobs.tasks.masked_lm import MaskedLMTask
 
-TASKS: dict[str, type[Task]] = {"masked_lm": MaskedLMTask, "classification": ClassificationTask}
+TASKS: dict[str, type[Task]] = {"masked_lm": MaskedLMTask, "classification": ClassificationTask, "ctc": CTCTask}
 """Task name -> class. Explicit: no scanning."""
 
 __all__ = ["TASKS", "Task"]

@@ -4,10 +4,11 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
-from jobs.data import EvalBatches
+from jobs.data import EvalBatches, TaskData
 from jobs.engine import Engine
-from jobs.objective import Objective
+from jobs.objective import Objective, Weights
 from jobs.ranks import Ranks
 
 
@@ -15,19 +16,39 @@ class Task(ABC):
     """A head, a loss and metrics.
 
     Args:
-        labels: Class names in order; () where the task has none.
+        spec: The task's part of the job.
+        data: Its data: labels in order (classes, or units of speech), names of the eval split's parts.
     """
 
     auto_class: Any
     """``AutoModelFor...`` of transformers."""
     objective_class: type[Objective]
 
-    def __init__(self, labels: tuple[str, ...]) -> None:
-        self.labels = labels
+    throughput = ("throughput/tokens_per_s", 1.0)
+    """Name of the curve, and its unit in attended positions of a batch."""
+
+    def __init__(self, spec: Any, data: TaskData) -> None:
+        self.spec = spec
+        self.labels = data.labels
+        self.eval_groups = data.eval_groups
 
     def model_overrides(self) -> dict[str, Any]:
         """Configuration that the task imposes on the model."""
         return {}
+
+    def prepare(self, student: PreTrainedModel) -> None:  # noqa: B027 - most tasks train all
+        """Freeze what this task does not train; called before the engine takes the model."""
+
+    def build_objective(
+        self, student: PreTrainedModel, teacher: PreTrainedModel | None, weights: Weights, autocast: bool
+    ) -> Objective:
+        """Student and loss as one module."""
+        return self.objective_class(student, teacher, weights, autocast)
+
+    def warning(self, metrics: dict[str, float]) -> str:
+        """What a user should be told of the final metrics, beside that the job succeeded; "" for nothing."""
+        del metrics
+        return ""
 
     @abstractmethod
     def evaluate(self, engine: Engine, batches: EvalBatches, ranks: Ranks) -> dict[str, float]:

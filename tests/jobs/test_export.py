@@ -19,7 +19,7 @@ from configs.methods import Prunable
 from jobs import compact, export, masks, results
 from jobs.errors import JobError
 from jobs.masks import Masks
-from jobs.models import prunable_parameters
+from jobs.prunable import prunable_parameters
 from jobs.ranks import Ranks
 from service.unpack import unpack_to_plain
 

@@ -35,8 +35,8 @@ from jobs.models import (
     load_model,
     load_tokenizer,
     open_source,
-    prunable_parameters,
 )
+from jobs.prunable import prunable_parameters
 
 EVERY = Prunable()
 

@@ -28,8 +28,8 @@ from thread_gang import CPU
 
 from configs.methods import Prunable
 from jobs.errors import PruningError
-from jobs.models import prunable_parameters
 from jobs.patterns import Selector
+from jobs.prunable import prunable_parameters
 from jobs.ranks import Ranks
 from jobs.tiles import Tiling, tilings
 
@@ -283,8 +283,7 @@ OUT_OF_HEADS = ("attention.output.dense.weight", "out_lin.weight", "out_proj.wei
 def test_encoders_of_transformers_have_heads_units_and_sublayers(name: str) -> None:
     config = getattr(transformers, f"{name}Config")(**ENCODERS[name])
     model = getattr(transformers, f"{name}ForSequenceClassification")(config)
-    excluded = ("gru_rel_pos_linear",) if name == "WavLM" else ()
-    shapes = {n: tuple(w.shape) for n, w in prunable_parameters(model, Prunable(exclude=excluded)).items()}
+    shapes = {n: tuple(w.shape) for n, w in prunable_parameters(model, Prunable()).items()}
     assert len(shapes) == 12, sorted(shapes)
     attention = {n: shape for n, shape in shapes.items() if shape == (12, 12)}
     units = {n: shape for n, shape in shapes.items() if shape != (12, 12)}

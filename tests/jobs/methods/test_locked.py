@@ -68,12 +68,18 @@ SHAPES = {"a": (2, 3), "b": (4, 1)}
 
 
 def test_a_mask_is_brought_into_the_models_order_and_weights_that_it_does_not_name_are_kept() -> None:
-    mask = {"pooler": torch.zeros(1, dtype=torch.bool), "b": torch.zeros(4, 1, dtype=torch.bool)}
+    mask = {"pooler": torch.ones(1, dtype=torch.bool), "b": torch.zeros(4, 1, dtype=torch.bool)}
     fitted = fit_mask(mask, SHAPES, "job:parent")
     assert list(fitted) == ["a", "b"]
     assert fitted["a"].all()
     assert fitted["a"].shape == (2, 3)
     assert not fitted["b"].any()
+
+
+def test_a_mask_that_removes_from_weights_left_out_of_the_method_is_refused() -> None:
+    mask = {"a.bias": torch.tensor([True, False]), "b": torch.ones(4, 1, dtype=torch.bool)}
+    with pytest.raises(PruningError, match=r"also removes from 1 weights that .* leaves out \(a\.bias\); take them in"):
+        fit_mask(mask, SHAPES, "job:parent")
 
 
 def test_a_mask_of_another_model_is_refused_with_names_of_both() -> None:
