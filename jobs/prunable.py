@@ -15,6 +15,10 @@ _NOT_IN_ENCODER = re.compile(
 )
 
 
+_MAPS_WITHOUT_LINEAR = {"XLNetRelativeAttention": ("q", "k", "v", "o", "r")}
+"""Linear maps that a module of transformers keeps as bare parameters: (hidden, heads, head size)."""
+
+
 def prunable_parameters(model: PreTrainedModel, rule: Prunable) -> dict[str, nn.Parameter]:
     """Every ``nn.Linear.weight`` inside the encoder that the rule takes (with biases: each behind its weight), in the
     model's order.
@@ -33,7 +37,13 @@ def prunable_parameters(model: PreTrainedModel, rule: Prunable) -> dict[str, nn.
         and not _NOT_IN_ENCODER.search(name)
         for kind, value in (("weight", module.weight), ("bias", module.bias if rule.biases else None))
         if value is not None
+    } | {
+        f"{name}.{key}": cast(nn.Parameter, getattr(module, key))
+        for name, module in model.named_modules()
+        for key in _MAPS_WITHOUT_LINEAR.get(type(module).__name__, ())
     }
+    order = {name: place for place, (name, _) in enumerate(model.named_parameters())}
+    found = dict(sorted(found.items(), key=lambda item: order[item[0]]))
     if not found:
         raise PruningError(f"{type(model).__name__} has no linear layer inside its encoder: nothing can be pruned")
     for field in ("include", "exclude"):

@@ -70,6 +70,11 @@ def tilings(pattern: Blocks | Structure, shards: Sequence[Shard], num_heads: int
     Raises:
         PruningError: A shape cannot be cut so, or no weight has such parts.
     """
+    if others := [s for s in shards if len(s.shape) != 2]:
+        raise PruningError(
+            f"patterns of groups are made of rows and columns, but {others[0].name} has shape {list(others[0].shape)}; "
+            "leave it out with method.prunable.exclude, or use pattern unstructured"
+        )
     if isinstance(pattern, Blocks):
         return [_tiling(s.name, [(s, pattern.rows, pattern.columns)]) for s in shards]
     if pattern == "rows":

@@ -133,20 +133,24 @@ class Padding:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, device: torch.device) -> None:
         self._pad_id = int(tokenizer.pad_token_id or 0)
+        self._pad_type = int(getattr(tokenizer, "pad_token_type_id", 0) or 0)
+        self._at_start = tokenizer.padding_side == "left"  # XLNet classifies by the last position
         self._with_types = "token_type_ids" in tokenizer.model_input_names
         # Tensor cores want multiples of 8; a CPU only pays for them.
         self._multiple = 8 if device.type == "cuda" else 1
 
     def batch(self, rows: list[tuple[Any, Any]], labels_B: npt.NDArray[np.int64]) -> Batch:
-        """Pad (tokens, types) of each row at the end."""
+        """Pad (tokens, types) of each row, at the end or wherever the tokenizer pads."""
         longest = max(len(ids) for ids, _ in rows)
         shape = (len(rows), -(-longest // self._multiple) * self._multiple)
         input_ids_BL = np.full(shape, self._pad_id, dtype=np.int64)
-        attended_BL, types_BL = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+        attended_BL, types_BL = np.zeros(shape, dtype=np.int64), np.full(shape, self._pad_type, dtype=np.int64)
         for number, (ids, types) in enumerate(rows):
-            input_ids_BL[number, : len(ids)] = ids
-            attended_BL[number, : len(ids)] = 1
-            types_BL[number, : len(ids)] = types
+            start = shape[1] - len(ids) if self._at_start else 0
+            here = slice(start, start + len(ids))
+            input_ids_BL[number, here] = ids
+            attended_BL[number, here] = 1
+            types_BL[number, here] = types
         batch = {
             "input_ids": torch.from_numpy(input_ids_BL),
             "attention_mask": torch.from_numpy(attended_BL),

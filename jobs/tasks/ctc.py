@@ -81,19 +81,17 @@ class CTCTask(Task):
                 groups.append(int(batch["group"][row]))
         total["clips"], total["empty"] = len(said), sum(not text.strip() for text in said)
         phones = self.spec.transcripts.units == "phones"
-        errors = [
-            count_errors([said[i] for i in rows], [meant[i] for i in rows], phones) for rows in self._rows(groups)
-        ]
-        parts = ranks.gather((total, errors))
-        counted: list[Counter[str]] = [sum((part[1][g] for part in parts), Counter()) for g in range(len(errors))]
-        return self._metrics(sum((part[0] for part in parts), Counter()), counted)
+        errors = []
+        for group in range(max(1, len(self.eval_groups))):
+            rows = [row for row, own in enumerate(groups) if own == group]
+            errors.append(count_errors([said[row] for row in rows], [meant[row] for row in rows], phones))
+        parts = ranks.gather((loss, total, errors))
+        counted: list[Counter[str]] = [sum((part[2][g] for part in parts), Counter()) for g in range(len(errors))]
+        return self._metrics(sum(part[0] for part in parts), sum((part[1] for part in parts), Counter()), counted)
 
-    def _rows(self, groups: list[int]) -> list[list[int]]:
-        return [[i for i, group in enumerate(groups) if group == g] for g in range(max(1, len(self.eval_groups)))]
-
-    def _metrics(self, total: Counter[str], errors: list[Counter[str]]) -> dict[str, float]:
+    def _metrics(self, loss: float, total: Counter[str], errors: list[Counter[str]]) -> dict[str, float]:
         found = {
-            "eval/loss": total["loss"] / max(1, total["units"]),
+            "eval/loss": loss / max(1, total["units"]),
             "eval/empty": total["empty"] / max(1, total["clips"]),
         }
         found |= _rates(sum(errors, Counter()), "")

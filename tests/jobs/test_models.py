@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForMaskedLM,
@@ -82,6 +83,29 @@ class TestPrunableWeights:
         attention = {f"attention.{part}.weight" for part in ("self.query", "self.key", "self.value", "output.dense")}
         assert kinds == attention | {"intermediate.dense.weight", "output.dense.weight"}
         assert next(iter(found)) == "bert.encoder.layer.0.attention.self.query.weight"
+
+    def test_parps_pool_of_wav2vec2_is_what_the_paper_prunes(self) -> None:
+        """parp.md, section 1.3: 85,017,600 weights and biases of base, 302,211,072 of large."""
+        large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+        for changed, expected in (({}, 85_017_600), (large, 302_211_072)):
+            with torch.device("meta"):
+                model = transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(**changed))
+            found = prunable_parameters(model, Prunable(biases=True))
+            assert sum(weight.numel() for weight in found.values()) == expected
+        parts = {name.split(".")[-2] for name in found}
+        assert parts == {"q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense"}
+        names = list(found)
+        assert names[:2] == [f"wav2vec2.encoder.layers.0.attention.k_proj.{kind}" for kind in ("weight", "bias")]
+
+    def test_xlnets_attention_is_taken_though_it_is_made_of_bare_parameters(self) -> None:
+        config = transformers.XLNetConfig(vocab_size=16, d_model=12, n_layer=2, n_head=3, d_inner=20)
+        found = prunable_parameters(transformers.XLNetForSequenceClassification(config), EVERY)
+        shapes = {
+            name.removeprefix("transformer.layer.0."): tuple(w.shape) for name, w in found.items() if ".0." in name
+        }
+        attention = {f"rel_attn.{part}": (12, 3, 4) for part in "qkvor"}
+        assert shapes == {**attention, "ff.layer_1.weight": (20, 12), "ff.layer_2.weight": (12, 20)}
+        assert len(found) == 14
 
     def test_distilbert_and_roberta_keep_their_heads(self) -> None:
         with torch.device("meta"):

@@ -44,6 +44,18 @@ EXAMPLES: dict[str, Example] = {
         nothing={"name": "gradual_magnitude", "final_sparsity": 0.0, "update_every": 2},
     ),
     "locked": Example({"name": "locked"}, 0.75, from_sparse=True),
+    "parp": Example(
+        {
+            "name": "parp",
+            "final_sparsity": 0.6,
+            "initial_sparsity": 0.3,
+            "update_every": 3,
+            "scope": "per_layer",  # so that each tensor's share is known
+            "prunable": {"biases": False},
+        },
+        0.6,
+        nothing={"name": "parp", "final_sparsity": 0.0, "update_every": 3},
+    ),
 }
 
 ONE_SHOT = {

@@ -226,6 +226,20 @@ def test_global_scope_removes_exactly_k_over_all_tensors(gangs: Gangs, strategy:
     assert all(torch.equal(run.masks[name], mask) for name, mask in one.masks.items())
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
+def test_parp_prunes_one_pool_of_weights_and_biases(gangs: Gangs, strategy: str) -> None:
+    """Biases: 5 of 24 and one of 40 in each of 2 layers."""
+    spec = {"name": "parp", "final_sparsity": 0.6, "update_every": 3}
+    run = gangs.run(Case(spec, strategy, 2))
+    weights, biases = 8 * 24 * 24 + 4 * 24 * 40, 2 * (5 * 24 + 40)
+    assert sum(mask.numel() for mask in run.masks.values()) == weights + biases
+    assert sum(int((~mask).sum()) for mask in run.masks.values()) == math.floor(0.6 * (weights + biases))
+    one = gangs.run(Case(spec, "ddp", 1))
+    for name, mask in one.masks.items():
+        assert torch.equal(run.masks[name], mask), name
+        assert not run.weights[name][~mask].any(), name
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "zero0", "zero1", "zero2", "zero3"])
 def test_bf16_holds_the_mask_in_master_and_copy(gangs: Gangs, strategy: str) -> None:
     run = gangs.run(case_of("gradual_magnitude", strategy, 2, "bf16"))

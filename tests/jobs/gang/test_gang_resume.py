@@ -53,6 +53,14 @@ def kill_and_resume(gangs: Gangs, case: Case) -> GangRun:
     return gangs.attempt(case, directory, 2)
 
 
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
+def test_a_gang_killed_while_parp_adjusts_resumes_to_the_bit(gangs: Gangs, strategy: str) -> None:
+    """Prunings after 3, 6, 9 … steps, checkpoints after 5, 10 …: in the middle of adjusting, one pool with biases."""
+    spec = {"name": "parp", "final_sparsity": 0.7, "initial_sparsity": 0.4, "update_every": 3}
+    case = Case(spec, strategy, 2, dropout=0.1, train=TRAIN)
+    assert_same_end(kill_and_resume(gangs, case), gangs.run(case))
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_a_killed_gang_resumes_to_the_bit(gangs: Gangs, strategy: str) -> None:
     case = dropping("gradual_magnitude", strategy)
