@@ -24,7 +24,8 @@ THIRD_PARTY = {
     "configs": {"pydantic", "yaml"},
     "jobs": {
         "torch", "accelerate", "deepspeed", "transformers", "datasets", "torchaudio", "mlflow", "safetensors", "numpy",
-        "pydantic", "yaml", "sklearn", "matplotlib", "tokenizers", "huggingface_hub", "pyarrow", "psutil", "zstandard", "soundfile", "jiwer",
+        "pydantic", "yaml", "sklearn", "matplotlib", "tokenizers", "huggingface_hub", "pyarrow", "psutil", "zstandard",
+        "soundfile", "jiwer",
     },
     "cluster": {"ray", "httpx", "psutil", "pydantic", "yaml"},
     "service": {
