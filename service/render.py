@@ -176,7 +176,7 @@ def plan_table(campaign: Campaign) -> Table:
             job.model.source,
             job.distillation.teacher if job.distillation else "",
             f"{job.train.num_steps} steps" if job.train.num_steps else f"{job.train.num_epochs:g} epochs",
-            str(job.train.batch_size),
+            f"{job.train.batch_seconds:g} s" if job.train.batch_seconds else str(job.train.batch_size),
             _gang(job),
             f"{job.engine.strategy} {job.engine.precision}",
             after,
