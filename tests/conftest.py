@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from gang_runs import Gangs
     from tiny_inputs import TinyInputs
+    from tiny_speech import TinySpeech
 
 # A busy machine is no defect of what is tested.
 settings.register_profile("prunus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -27,6 +28,14 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> "TinyInputs":
     from tiny_inputs import write_inputs
 
     return write_inputs(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def speech(tmp_path_factory: pytest.TempPathFactory) -> "TinySpeech":
+    """A tiny wav2vec 2.0 and two languages of tones on disk."""
+    from tiny_speech import write_speech
+
+    return write_speech(tmp_path_factory.mktemp("speech"))
 
 
 @pytest.fixture(scope="session")

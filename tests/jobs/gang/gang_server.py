@@ -49,7 +49,8 @@ def state_of(run: Training) -> dict[str, Tensors]:
     optimizer: Any = run.engine.engine_optimizer
     flat = hasattr(optimizer, "single_partition_of_fp32_groups")
     found: dict[str, Tensors] = {"master": {}, "copy": {}, "exp_avg": {}, "exp_avg_sq": {}}
-    names = {parameter: name for name, parameter in run.engine.objective.student.named_parameters()}
+    student = run.engine.objective.student
+    names = {parameter: name for name, parameter in student.named_parameters() if parameter.requires_grad}
     for parameter, name in names.items():
         if hasattr(parameter, "ds_id"):
             with GatheredParameters([parameter]):
@@ -83,11 +84,15 @@ def _unflatten(optimizer: Any, group: int, key: str, parameters: Tensors) -> Ten
 
 
 def logits_of(run: Training) -> torch.Tensor:
-    """What the model in this process says to token ids 5 to 20, one sequence (collective)."""
+    """What the model in this process says to token ids 5 to 20, or to 1600 samples of a ramp (collective)."""
     student = run.engine.objective.student
     student.eval()
     with torch.no_grad():
-        logits = student(input_ids=torch.arange(5, 21)[None]).logits  # ZeRO-3's own hooks gather what each layer needs
+        heard = student.main_input_name == "input_values"
+        asked = (
+            {"input_values": torch.arange(-800, 800)[None] / 800} if heard else {"input_ids": torch.arange(5, 21)[None]}
+        )
+        logits = student(**asked).logits  # ZeRO-3's own hooks gather what each layer needs
         if logits.shape[-1] == student.config.hidden_size:  # training takes the last layer out of the model's forward
             head = student.get_output_embeddings()
             with GatheredParameters([p for p in head.parameters() if hasattr(p, "ds_id")]):
