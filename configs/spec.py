@@ -14,6 +14,7 @@ from configs.methods import Dense, GradualMagnitude, Locked, MethodSpec
 from configs.sources import Source, job_name, source_kind
 from configs.tasks import CTC, TaskSpec
 
+_BATCH_SIZE = 32
 OWN_MASKS = {"auto", "zeros", "magnitude"}
 """Values of ``method.mask`` that name no source."""
 
@@ -90,7 +91,7 @@ class Train(Strict):
     """Optimizer steps. Exactly one of num_steps and num_epochs."""
     num_epochs: float | None = Field(default=None, gt=0.0)
     """Passes over the train split; the steps follow when the data is known."""
-    batch_size: int = Field(default=32, ge=1)
+    batch_size: int = Field(default=_BATCH_SIZE, ge=1)
     """Sequences per optimizer step over all ranks (global): the same whatever the number of ranks."""
     micro_batch_size: int | None = Field(default=None, ge=1)
     """Sequences per rank and forward pass; the rest of batch_size is gradient accumulation. None: no accumulation."""
@@ -123,7 +124,7 @@ class Train(Strict):
             raise ValueError("give exactly one of num_steps and num_epochs")
         if self.micro_batch_seconds is not None and self.batch_seconds is None:
             raise ValueError("micro_batch_seconds goes with batch_seconds; use micro_batch_size")
-        if self.batch_seconds is not None and (self.micro_batch_size or "batch_size" in self.model_fields_set):
+        if self.batch_seconds is not None and (self.micro_batch_size or self.batch_size != _BATCH_SIZE):
             raise ValueError("batch_seconds stands in place of batch_size and micro_batch_size; give one of the two")
         if self.micro_batch_size is not None and self.batch_size % self.micro_batch_size:
             raise ValueError(
