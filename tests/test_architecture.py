@@ -25,6 +25,7 @@ THIRD_PARTY = {
     "jobs": {
         "torch", "accelerate", "deepspeed", "transformers", "datasets", "torchaudio", "mlflow", "safetensors", "numpy",
         "pydantic", "yaml", "sklearn", "matplotlib", "tokenizers", "huggingface_hub", "pyarrow", "psutil", "zstandard",
+        "soundfile",
     },
     "cluster": {"ray", "httpx", "psutil", "pydantic", "yaml"},
     "service": {

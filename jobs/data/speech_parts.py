@@ -1,0 +1,162 @@
+"""One source of speech: its clips found, chosen, decoded and checked, once for all ranks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from configs.speech import SpeechData, SpeechSource, TranscriptRules
+from jobs.data.cache import shared_entry
+from jobs.data.clip_cache import (
+    FileRecordings,
+    Recordings,
+    StoredRecordings,
+    list_entry,
+    read_list,
+    samples_entry,
+)
+from jobs.data.clips import ClipList, find_clips
+from jobs.data.probes import Probes
+from jobs.data.speech_batches import Clips
+from jobs.data.speech_input import SpeechInput
+from jobs.data.subset import LeftOut, Limits, Subset, Unfit, choose, none_left, report
+from jobs.data.transcripts import Units, to_units
+from jobs.data.vocabulary import Vocabulary
+from jobs.errors import DataError
+from jobs.ranks import Ranks
+
+SplitName = Literal["train", "eval"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The used clips of one source, with exact lengths.
+
+    Attributes:
+        name: The source in words.
+        group: Its language, or a name of its own.
+        recordings: Samples of all clips of the list.
+        numbers: Those of them that are used.
+        clip_names: Of the used ones.
+        units: Of the used ones.
+        left_out: The others that were looked at.
+        num_seen: All that were looked at.
+        digest: Stands for list and samples.
+    """
+
+    name: str
+    group: str
+    recordings: Recordings
+    numbers: list[int]
+    clip_names: list[str]
+    units: list[Units]
+    left_out: LeftOut
+    num_seen: int
+    digest: str
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the used clips."""
+        return int(self.recordings.num_samples_N[self.numbers].sum())
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What all sources of a job share.
+
+    Attributes:
+        data: What the spec says of the clips.
+        rules: And of the transcripts; None where none are needed.
+        min_frames: Least frames of a clip.
+        inputs: What the model asks for.
+        cache_dir: Directory of the cache.
+        ranks: This rank.
+    """
+
+    data: SpeechData
+    rules: TranscriptRules | None
+    min_frames: int
+    inputs: SpeechInput
+    cache_dir: Path
+    ranks: Ranks
+
+    def part(self, split: SplitName, place: int, source: SpeechSource) -> Part:
+        """Return the clips of a source that are used; call it on every rank.
+
+        Raises:
+            DataError: The source cannot serve, or too many of its clips are bad.
+            StorageError: The cache cannot be written.
+        """
+        where = f"task.data.{split}[{place}]"
+        limits = self._limits(split, source, where)
+
+        # Each rank that does not see rank 0's disk does all this itself; where the cache has it, nothing is opened.
+        @cache
+        def found() -> ClipList:
+            return find_clips(source, where, transcribed=self.rules is not None)
+
+        @cache
+        def subset() -> Subset:
+            return self._choose(split, found(), limits)
+
+        rate = self.inputs.sampling_rate
+        recordings: Recordings
+        folder = shared_entry(self.ranks, lambda: list_entry(self.cache_dir, subset(), with_files=self.data.streaming))
+        listed, digest = read_list(folder), folder.name
+        if self.data.streaming:
+            recordings = FileRecordings(listed.clips, rate)
+        else:
+            samples = shared_entry(self.ranks, lambda: samples_entry(self.cache_dir, found(), subset().chosen, rate))
+            recordings, digest = StoredRecordings(samples), f"{digest} {samples.name}"
+        group = source.language or f"{split}-{place}"
+        part = Part(where, group, recordings, [], [], [], listed.left_out, listed.num_seen, digest)
+        for number, clip in enumerate(listed.clips):
+            num_samples, units = int(recordings.num_samples_N[number]), limits.units(clip.text)
+            fault = recordings.faults.get(number)
+            # Headers can be a little wrong: what was chosen by them is looked at again.
+            unfit: Unfit | None = ("bad", fault) if fault else limits.unfit(num_samples, units)
+            if unfit is not None:
+                part.left_out.add(unfit[0], clip.name, unfit[1])
+                continue
+            part.numbers.append(number)
+            part.clip_names.append(clip.name)
+            part.units.append(units)
+        report(where, part.left_out, part.num_seen, self.data.max_bad, warn=self.ranks.is_main)
+        if not part.numbers:
+            raise DataError(none_left(where, part.left_out, part.num_seen))
+        return part
+
+    def _choose(self, split: SplitName, clips: ClipList, limits: Limits) -> Subset:
+        data, probes = self.data, Probes(clips, self.cache_dir)
+        if split == "eval":
+            return choose(clips, probes, limits, max_clips=data.max_eval_clips)
+        return choose(clips, probes, limits, minutes=data.minutes, seed=data.subset_seed)
+
+    def _limits(self, split: SplitName, source: SpeechSource, where: str) -> Limits:
+        return Limits(
+            rate=self.inputs.sampling_rate,
+            frames=self.inputs.frames,
+            min_s=self.data.min_s,
+            max_s=self.data.max_s if split == "train" else None,
+            min_frames=self.min_frames if split == "train" else 1,
+            to_units=to_units(self.rules, source.language, where) if self.rules else None,
+        )
+
+
+def join(parts: Sequence[Part], vocabulary: Vocabulary, groups: tuple[str, ...]) -> Clips:
+    """Return the clips of several sources as one split, in order."""
+    places = [(source, number) for source, part in enumerate(parts) for number in part.numbers]
+    numbers = [vocabulary.encode(units) for part in parts for units in part.units]
+    group_of = {group: number for number, group in enumerate(groups)}
+    return Clips(
+        recordings=[part.recordings for part in parts],
+        places_N2=np.asarray(places, dtype=np.int64),
+        num_samples_N=np.concatenate([part.recordings.num_samples_N[part.numbers] for part in parts]),
+        labels=np.concatenate(numbers),
+        bounds=np.cumsum([0, *map(len, numbers)], dtype=np.int64),
+        groups_N=np.concatenate([np.full(len(p.numbers), group_of.get(p.group, -1), np.int64) for p in parts]),
+        names=[name for part in parts for name in part.clip_names],
+    )
