@@ -12,7 +12,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from configs.base import BelowOne, Fraction, Strict
 from configs.methods import Dense, GradualMagnitude, Locked, MethodSpec
 from configs.sources import Source, job_name, source_kind
-from configs.tasks import CTC, TaskSpec
+from configs.tasks import CTC, TaskSpec, Wav2Vec2Pretraining
 
 _BATCH_SIZE = 32
 OWN_MASKS = {"auto", "zeros", "magnitude"}
@@ -294,31 +294,35 @@ class JobSpec(Strict):
                     f"train.lr.schedule linear_rewind decays over what growth_window and warmup leave of the job, here "
                     f"{max(0.0, 1.0 - used):.2f} of it; leave at least 0.1, or use linear"
                 )
-        endless = self.task.data.streaming and (not isinstance(self.task, CTC) or self._reads_hub())
+        endless = self.task.data.streaming and (not self._hears or self._reads_hub())
         if endless and self.train.num_steps is None:
             raise ValueError("task.data.streaming has no known length; give train.num_steps instead of num_epochs")
         if self.model.init == "random" and isinstance(self.method, Locked) and self.method.mask == "auto":
             raise ValueError("method locked with model.init random has no pattern to keep; give method.mask")
         return self
 
+    @property
+    def _hears(self) -> bool:
+        return isinstance(self.task, CTC | Wav2Vec2Pretraining)
+
     def _reads_hub(self) -> bool:
         return any(source.hub for place, source in self.task.data.sources.items() if place.startswith("train"))
 
     def _speech_rules(self) -> None:
-        speech = isinstance(self.task, CTC)
-        if self.train.batch_seconds is not None and not speech:
+        if self.train.batch_seconds is not None and not self._hears:
             raise ValueError(
                 f"train.batch_seconds counts audio, which task {self.task.name} has none of; use batch_size"
             )
-        if not isinstance(self.task, CTC):
+        if not self._hears:
             return
         if self.distillation is not None:
-            raise ValueError("task ctc learns from transcripts alone; leave distillation out")
+            alone = "transcripts" if isinstance(self.task, CTC) else "the clips themselves"
+            raise ValueError(f"task {self.task.name} learns from {alone} alone; leave distillation out")
         if float(self.model.config.get("layerdrop", 0.0)) > 0.0:
             raise ValueError(
                 "model.config.layerdrop: ranks that drop different layers cannot exchange gradients; leave it out (0)"
             )
-        if self.task.freeze_updates and self.train.weight_decay:
+        if isinstance(self.task, CTC) and self.task.freeze_updates and self.train.weight_decay:
             raise ValueError(
                 f"train.weight_decay {self.train.weight_decay} would shrink the weights that task.freeze_updates "
                 "holds; set weight_decay: 0"

@@ -283,13 +283,13 @@ def _with_new_head(auto_class: Any, model: PreTrainedModel, reference: str, mism
 
 
 def check_same_units(trained: SpeechInput, labels: tuple[str, ...], reference: str) -> None:
-    """Refuse a head that says other units, or the same ones in another order.
+    """Refuse a head that says other units, or the same ones in another order; no effect for tasks without units.
 
     Raises:
         ModelError: The vocabularies differ.
     """
     has_head = any("CTC" in name for name in trained.config.architectures or ())
-    if not has_head or trained.tokens in {(), labels}:
+    if not labels or not has_head or trained.tokens in {(), labels}:
         return
     missing, other = set(labels) - set(trained.tokens), set(trained.tokens) - set(labels)
     raise ModelError(

@@ -4,8 +4,14 @@ from jobs.tasks.base import Task
 from jobs.tasks.classification import ClassificationTask
 from jobs.tasks.ctc import CTCTask
 from jobs.tasks.masked_lm import MaskedLMTask
+from jobs.tasks.pretraining import PretrainingTask
 
-TASKS: dict[str, type[Task]] = {"masked_lm": MaskedLMTask, "classification": ClassificationTask, "ctc": CTCTask}
+TASKS: dict[str, type[Task]] = {
+    "masked_lm": MaskedLMTask,
+    "classification": ClassificationTask,
+    "ctc": CTCTask,
+    "wav2vec2_pretraining": PretrainingTask,
+}
 """Task name -> class. Explicit: no scanning."""
 
 __all__ = ["TASKS", "Task"]
