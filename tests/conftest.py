@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 if TYPE_CHECKING:
     from gang_runs import Gangs
     from tiny_inputs import TinyInputs
-    from tiny_speech import TinySpeech
+    from tones import TinySpeech
 
 # A busy machine is no defect of what is tested.
 settings.register_profile("prunus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -33,7 +33,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> "TinyInputs":
 @pytest.fixture(scope="session")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> "TinySpeech":
     """A tiny wav2vec 2.0 and two languages of tones on disk."""
-    from tiny_speech import write_speech
+    from tones import write_speech
 
     return write_speech(tmp_path_factory.mktemp("speech"))
 

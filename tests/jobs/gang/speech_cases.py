@@ -14,7 +14,7 @@ NUM_STEPS = 8
 
 @dataclass(frozen=True)
 class SpeechCase(Case):
-    """One job of task ctc; ``root`` is where ``tiny_speech`` wrote."""
+    """One job of task ctc; ``root`` is where ``tones`` wrote."""
 
     root: str = ""
     model: str = "model"

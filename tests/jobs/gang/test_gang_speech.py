@@ -13,7 +13,7 @@ import torch
 from gang_runs import Gangs
 from speech_cases import NUM_STEPS, SpeechCase
 from test_gang_resume import TRAIN, assert_same_end, kill_and_resume
-from tiny_speech import TinySpeech, write_model
+from tones import TinySpeech, write_model
 
 pytestmark = pytest.mark.cluster
 PARP = {"name": "parp", "final_sparsity": 0.6, "initial_sparsity": 0.3, "update_every": 3}
