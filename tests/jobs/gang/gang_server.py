@@ -88,10 +88,9 @@ def logits_of(run: Training) -> torch.Tensor:
     student = run.engine.objective.student
     student.eval()
     with torch.no_grad():
-        heard = student.main_input_name == "input_values"
-        asked = (
-            {"input_values": torch.arange(-800, 800)[None] / 800} if heard else {"input_ids": torch.arange(5, 21)[None]}
-        )
+        asked: Tensors = {"input_ids": torch.arange(5, 21)[None]}
+        if student.main_input_name == "input_values":
+            asked = {"input_values": torch.arange(-800, 800)[None].to(next(student.parameters()).dtype) / 800}
         logits = student(**asked).logits  # ZeRO-3's own hooks gather what each layer needs
         if logits.shape[-1] == student.config.hidden_size:  # training takes the last layer out of the model's forward
             head = student.get_output_embeddings()
