@@ -164,15 +164,20 @@ class StoredRecordings:
         return self._samples[self._bounds_N[number] : self._bounds_N[number + 1]]
 
 
-class FileRecordings:
-    """Clips that are decoded where they are used. Each has the length that its header promises, cut or padded."""
+class UndecodedRecordings:
+    """Clips that are decoded where they are used. Each has the length that its header promises, cut or padded.
 
-    faults: dict[int, str] = {}
+    Args:
+        audio: File or bytes of each clip.
+        num_samples: What their headers promise at ``rate``.
+        rate: Samples per second that the model hears.
+    """
 
-    def __init__(self, clips: list[Listed], rate: int) -> None:
-        self._clips = clips
+    def __init__(self, audio: Sequence[Audio], num_samples: Sequence[int], rate: int) -> None:
+        self._audio = audio
         self._rate = rate
-        self.num_samples_N = np.asarray([clip.num_samples for clip in clips], dtype=np.int64)
+        self.num_samples_N = np.asarray(num_samples, dtype=np.int64)
+        self.faults: dict[int, str] = {}
 
     def samples(self, number: int) -> Samples:
         """Return a clip.
@@ -180,8 +185,6 @@ class FileRecordings:
         Raises:
             BadAudio: It cannot be decoded.
         """
-        clip = self._clips[number]
-        assert clip.file is not None
-        audio: Audio = Path(clip.file)
-        samples_S = decode(audio, self._rate)[: clip.num_samples]
-        return np.pad(samples_S, (0, clip.num_samples - len(samples_S)))
+        length = int(self.num_samples_N[number])
+        samples_S = decode(self._audio[number], self._rate)[:length]
+        return np.pad(samples_S, (0, length - len(samples_S)))

@@ -44,7 +44,11 @@ def lengths_corpus(folder: Path, num_clips: int = 23, name: str = "train.tsv") -
     """Clips of 0.3 to 1.2 s, all of different lengths, each with two words of its own."""
     letters = "abcdefghijklmnopqrstuvwxyz"
     rows = [
-        (f"{name[:2]}{i:03}.wav", 0.3 + 0.9 * ((i * 5) % num_clips) / num_clips, f"{letters[i % 26]}a {letters[i // 26]}b")
+        (
+            f"{name[:2]}{i:03}.wav",
+            0.3 + 0.9 * ((i * 5) % num_clips) / num_clips,
+            f"{letters[i % 26]}a {letters[i // 26]}b",
+        )
         for i in range(num_clips)
     ]
     return common_voice(folder, rows, name)
