@@ -69,11 +69,13 @@ class ClipFile:
     """A list entry.
 
     Attributes:
+        name: The source in words.
         clips: Those that are used.
         left_out: Those that are not.
         num_seen: All that were looked at.
     """
 
+    name: str
     clips: list[Listed]
     left_out: LeftOut
     num_seen: int
@@ -89,7 +91,7 @@ def list_entry(cache_dir: Path, subset: Subset, *, with_files: bool) -> Path:
         [c.clip.name, c.clip.text, c.num_samples, c.digest, str(c.clip.audio) if with_files else None]
         for c in subset.chosen
     ]
-    content = {"clips": clips, "left_out": subset.left_out.by_reason, "num_seen": subset.num_seen}
+    content = {"name": subset.name, "clips": clips, "left_out": subset.left_out.by_reason, "num_seen": subset.num_seen}
     text = json.dumps(content)
     key = content_key("clips", hashlib.sha256(text.encode()).hexdigest())
 
@@ -104,7 +106,7 @@ def read_list(folder: Path) -> ClipFile:
     """Read a list entry."""
     content = json.loads((folder / "clips.json").read_text(encoding="utf-8"))
     left_out = LeftOut({r: [(n, why) for n, why in content["left_out"].get(r, [])] for r in REASONS})
-    return ClipFile([Listed(*fields) for fields in content["clips"]], left_out, content["num_seen"])
+    return ClipFile(content["name"], [Listed(*fields) for fields in content["clips"]], left_out, content["num_seen"])
 
 
 def samples_entry(cache_dir: Path, clips: ClipList, chosen: list[Chosen], rate: int) -> Path:

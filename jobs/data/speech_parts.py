@@ -118,7 +118,7 @@ class Preparation:
         group = source.language or f"{split}-{place}"
         content = [(clip.name, clip.text, clip.num_samples, clip.digest) for clip in listed.clips]
         digest = content_key("part", rate, content)  # places and the number of bad clips do not count
-        part = Part(where, group, recordings, [], [], [], listed.left_out, listed.num_seen, digest)
+        part = Part(listed.name, group, recordings, [], [], [], listed.left_out, listed.num_seen, digest)
         for number, clip in enumerate(listed.clips):
             num_samples, units = int(recordings.num_samples_N[number]), limits.units(clip.text)
             fault = recordings.faults.get(number)
@@ -130,9 +130,9 @@ class Preparation:
             part.numbers.append(number)
             part.clip_names.append(clip.name)
             part.units.append(units)
-        report(where, part.left_out, part.num_seen, self.data.max_bad, warn=self.ranks.is_main)
+        report(part.name, part.left_out, part.num_seen, self.data.max_bad, warn=self.ranks.is_main)
         if not part.numbers:
-            raise DataError(none_left(where, part.left_out, part.num_seen))
+            raise DataError(none_left(part.name, part.left_out, part.num_seen))
         return part
 
     def _choose(self, split: SplitName, clips: ClipList, limits: Limits) -> Subset:

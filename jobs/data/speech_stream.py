@@ -102,12 +102,11 @@ class SpeechStage:
     def collate(self, items: list[tuple[int, int, Any]], pad_to: int = 0) -> Batch:
         """Decode clips and join them to a batch."""
         clips: list[StreamedClip] = [clip for _, _, clip in items]
+        lengths = [clip.num_samples for clip in clips]
         split = Clips(
-            recordings=[
-                UndecodedRecordings([c.audio for c in clips], [c.num_samples for c in clips], self._limits.rate)
-            ],
+            recordings=[UndecodedRecordings([clip.audio for clip in clips], lengths, self._limits.rate)],
             places_N2=np.stack([np.zeros(len(clips), np.int64), np.arange(len(clips))], axis=1),
-            num_samples_N=np.asarray([clip.num_samples for clip in clips], dtype=np.int64),
+            num_samples_N=np.asarray(lengths, dtype=np.int64),
             labels=np.fromiter(chain.from_iterable(clip.labels for clip in clips), np.int32),
             bounds=np.cumsum([0, *(len(clip.labels) for clip in clips)], dtype=np.int64),
             groups_N=np.full(len(clips), -1, np.int64),

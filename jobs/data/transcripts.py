@@ -103,7 +103,7 @@ _DROPPED = _Table(lambda sign: None if unicodedata.category(sign)[0] == "C" or _
 
 def _clean(text: str) -> str:
     """Compose marks (NFC), drop what is neither seen nor heard; every kind of white space becomes a space."""
-    return unicodedata.normalize("NFC", _SPACES.sub(" ", text)).translate(_DROPPED)
+    return unicodedata.normalize("NFC", _SPACES.sub(" ", text).translate(_DROPPED))
 
 
 def _lower(text: str, code: str) -> str:
