@@ -45,6 +45,7 @@ class Clips:
         bounds: Where the units of clip i begin and end: bounds[i], bounds[i + 1].
         groups_N: Number of each clip's evaluation group.
         names: Of each clip, for messages.
+        keys_N: What SpecAugment draws a clip's masks from, beside the epoch.
     """
 
     recordings: Sequence[Recordings]
@@ -54,6 +55,7 @@ class Clips:
     bounds: npt.NDArray[np.int64]
     groups_N: npt.NDArray[np.int64]
     names: Sequence[str]
+    keys_N: npt.NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.num_samples_N)
@@ -115,7 +117,7 @@ class Collator:
         channels = []
         for row, (index, epoch) in enumerate(zip(indices_B.tolist(), epochs_B.tolist(), strict=True)):
             frames = self.inputs.frames(int(self.clips.num_samples_N[index]))
-            time_BT[row, :frames], channel_H = self._masks.of(epoch, index, frames)
+            time_BT[row, :frames], channel_H = self._masks.of(epoch, int(self.clips.keys_N[index]), frames)
             channels.append(channel_H)
         return {"time_mask": torch.from_numpy(time_BT), "channel_mask": torch.from_numpy(np.stack(channels))}
 

@@ -114,11 +114,13 @@ class Subset:
     """The clips of a source that are used.
 
     Attributes:
+        name: The source in words, for messages.
         chosen: In the order of the source.
         left_out: The others that were looked at.
         num_seen: Clips that were looked at: all, but where a subset was full before.
     """
 
+    name: str
     chosen: list[Chosen]
     left_out: LeftOut
     num_seen: int
@@ -171,7 +173,7 @@ def choose(
     probes.remember()
     if not chosen:
         raise DataError(none_left(clips.name, left_out, num_seen, minutes))
-    return Subset([item for _, item in sorted(chosen, key=lambda pair: pair[0])], left_out, num_seen)
+    return Subset(clips.name, [item for _, item in sorted(chosen, key=lambda pair: pair[0])], left_out, num_seen)
 
 
 def none_left(name: str, left_out: LeftOut, num_seen: int, minutes: float | None = None) -> str:
