@@ -13,6 +13,7 @@ from configs import JobSpec
 from jobs.data.batches import Batch, EvalBatches, Processor, StepBatches, TaskData
 from jobs.data.classification import classification_data
 from jobs.data.masked_lm import masked_lm_data
+from jobs.data.pretraining import pretraining_data
 from jobs.data.speech import ctc_data
 from jobs.data.speech_input import SpeechInput
 from jobs.ranks import Ranks
@@ -31,6 +32,7 @@ def build_data(spec: JobSpec, inputs: Inputs, cache_dir: Path, ranks: Ranks) -> 
         jobs.errors.StorageError: The cache cannot be written.
     """
     if isinstance(inputs, SpeechInput):
-        return ctc_data(spec, inputs, cache_dir, ranks)
+        hear = ctc_data if spec.task.name == "ctc" else pretraining_data
+        return hear(spec, inputs, cache_dir, ranks)
     build = masked_lm_data if spec.task.name == "masked_lm" else classification_data
     return build(spec, inputs, cache_dir, ranks)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from configs import JobSpec
+from configs.speech import SpeechData
 from configs.tasks import CTC
 from jobs.data.batches import StepBatches, TaskData
 from jobs.data.cache import content_key
@@ -54,22 +55,21 @@ def ctc_data(spec: JobSpec, inputs: SpeechInput, cache_dir: Path, ranks: Ranks) 
     digest = [part.digest for part in (*train, *held_out)]
 
     batches: StepBatches
-    num_clips, steps_per_epoch = None, None
+    num_clips, first_epoch = None, None
     if from_hub:
         batches, stream_digest = speech_stream(spec, task, inputs, vocabulary, masks, min_frames, ranks)
         digest.append(stream_digest)
     else:
         clips = join(train, vocabulary, groups)
         collator = Collator(clips, inputs, masks, at_use=data.streaming, max_bad=data.max_bad)
-        plan = _plan(spec, task, clips, inputs.sampling_rate)
+        plan = plan_steps(spec, data, clips, inputs.sampling_rate)
         batches = SpeechBatches(collator, plan, ranks, spec.accumulation_steps, ahead=data.streaming)
-        num_clips = len(clips)
-        steps_per_epoch = float(plan.steps_of_first_epoch) if isinstance(plan, SecondsPerStep) else None
+        num_clips, first_epoch = len(clips), steps_per_epoch(plan)
     evaluation = None
     if held_out:
         eval_clips = join(held_out, vocabulary, groups)
         eval_collator = Collator(eval_clips, inputs, None, at_use=data.streaming, max_bad=data.max_bad)
-        evaluation = SpeechEvalBatches(eval_collator, *_eval_limits(spec, task, inputs), ranks)
+        evaluation = SpeechEvalBatches(eval_collator, *eval_limits(spec, data, inputs), ranks)
     return TaskData(
         train=batches,
         eval=evaluation,
@@ -77,9 +77,9 @@ def ctc_data(spec: JobSpec, inputs: SpeechInput, cache_dir: Path, ranks: Ranks) 
         labels=vocabulary.tokens,
         digest=_digest(spec, task, inputs, vocabulary, digest),
         processor=vocabulary.processor(inputs),
-        steps_per_epoch=steps_per_epoch,
+        steps_per_epoch=first_epoch,
         eval_groups=groups if len(groups) > 1 else (),
-        facts=_facts(inputs, vocabulary, train, held_out) | unknown,
+        facts={"data/units": float(len(vocabulary))} | clip_facts(inputs, train, held_out) | unknown,
     )
 
 
@@ -103,8 +103,13 @@ def _masks(spec: JobSpec, task: CTC, inputs: SpeechInput) -> tuple[SpecAugmentMa
     return masks, augment.time_length if augment.time_prob else 1
 
 
-def _plan(spec: JobSpec, task: CTC, clips: Clips, rate: int) -> Plan:
-    train, grouped = spec.train, task.data.group_by_length
+def plan_steps(spec: JobSpec, data: SpeechData, clips: Clips, rate: int) -> Plan:
+    """Say which clips meet at which step.
+
+    Raises:
+        DataError: A clip is longer than a batch.
+    """
+    train, grouped = spec.train, data.group_by_length
     if train.batch_seconds is None:
         return RowsPerStep(clips.num_samples_N, train.batch_size, train.seed, group_by_length=grouped)
     micro = train.micro_batch_seconds or train.batch_seconds
@@ -125,15 +130,20 @@ def _plan(spec: JobSpec, task: CTC, clips: Clips, rate: int) -> Plan:
     )
 
 
-def _eval_limits(spec: JobSpec, task: CTC, inputs: SpeechInput) -> tuple[int, int]:
+def steps_per_epoch(plan: Plan) -> float | None:
+    """Return the steps of the first epoch, where they follow from the clips' lengths."""
+    return float(plan.steps_of_first_epoch) if isinstance(plan, SecondsPerStep) else None
+
+
+def eval_limits(spec: JobSpec, data: SpeechData, inputs: SpeechInput) -> tuple[int, int]:
     """Return the most clips and samples of an evaluation batch: as much memory as training needs."""
     train, rate = spec.train, inputs.sampling_rate
     if not inputs.sees_padding:
         return 1, 0
     if train.batch_seconds is None:
-        return spec.micro_batch_size, round(spec.micro_batch_size * task.data.max_s * rate)
+        return spec.micro_batch_size, round(spec.micro_batch_size * data.max_s * rate)
     seconds = train.micro_batch_seconds or train.batch_seconds / spec.resources.num_ranks
-    return round(seconds / task.data.min_s) + 1, round(seconds * rate)
+    return round(seconds / data.min_s) + 1, round(seconds * rate)
 
 
 def _check_units(
@@ -181,10 +191,9 @@ def _digest(spec: JobSpec, task: CTC, inputs: SpeechInput, vocabulary: Vocabular
     )
 
 
-def _facts(
-    inputs: SpeechInput, vocabulary: Vocabulary, train: Sequence[Part], held_out: Sequence[Part]
-) -> dict[str, float]:
-    facts = {"data/units": float(len(vocabulary))}
+def clip_facts(inputs: SpeechInput, train: Sequence[Part], held_out: Sequence[Part]) -> dict[str, float]:
+    """Return clips, hours and what was left out, for the run's metrics."""
+    facts: dict[str, float] = {}
     for prefix, parts in (("data/", train), ("data/eval_", held_out)):
         if not parts:
             continue

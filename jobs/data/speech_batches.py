@@ -108,12 +108,13 @@ class Collator:
             "weight": torch.from_numpy(np.asarray(weights_B, dtype=np.float32) * heard_B),
             "group": torch.from_numpy(clips.groups_N[indices_B]),
         }
-        return batch | self._augmented(indices_B, epochs_B, values_BS.shape[1])
+        return batch | self._masked(indices_B, epochs_B, self.inputs.frames(values_BS.shape[1]))
 
-    def _augmented(self, indices_B: Indices, epochs_B: Indices, num_samples: int) -> Batch:
+    def _masked(self, indices_B: Indices, epochs_B: Indices, num_frames: int) -> Batch:
+        """Return what is masked in the batch's frames; tasks may do it in another way."""
         if self._masks is None:
             return {}
-        time_BT = np.zeros((len(indices_B), self.inputs.frames(num_samples)), dtype=bool)
+        time_BT = np.zeros((len(indices_B), num_frames), dtype=bool)
         channels = []
         for row, (index, epoch) in enumerate(zip(indices_B.tolist(), epochs_B.tolist(), strict=True)):
             frames = self.inputs.frames(int(self.clips.num_samples_N[index]))

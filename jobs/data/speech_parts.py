@@ -152,10 +152,11 @@ class Preparation:
         )
 
 
-def join(parts: Sequence[Part], vocabulary: Vocabulary, groups: tuple[str, ...]) -> Clips:
-    """Return the clips of several sources as one split, in order."""
+def join(parts: Sequence[Part], vocabulary: Vocabulary | None, groups: tuple[str, ...]) -> Clips:
+    """Return the clips of several sources as one split, in order; without a vocabulary they have no units."""
     places = [(source, number) for source, part in enumerate(parts) for number in part.numbers]
-    numbers = [vocabulary.encode(units) for part in parts for units in part.units]
+    nothing = np.empty(0, np.int32)
+    numbers = [vocabulary.encode(units) if vocabulary else nothing for part in parts for units in part.units]
     group_of = {group: number for number, group in enumerate(groups)}
     return Clips(
         recordings=[part.recordings for part in parts],

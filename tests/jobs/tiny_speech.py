@@ -47,5 +47,5 @@ def pretraining_batch(seed: int = 1) -> dict[str, torch.Tensor]:
     return {
         "input_values": torch.randn(len(NUM_SAMPLES), longest, generator=generator) * attended_BS,
         "attention_mask": attended_BS.long(),
-        **masks.batch(frames_B, np.arange(3), np.zeros(3, dtype=np.int64)),
+        **masks.batch(frames_B, np.arange(3), np.zeros(3, dtype=np.int64), int(frames_B.max())),
     }
