@@ -19,7 +19,6 @@ import torch
 from configs.methods import GradualMagnitude
 from configs.schedules import is_update_step, sparsity_at, window_steps
 from jobs.errors import CheckpointError, PruningError
-from jobs.masks import hold
 from jobs.methods.base import Method, Start
 from jobs.overlap import Overlap
 from jobs.patterns import Selector
@@ -74,14 +73,9 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
             return self.weights.set_local(self._selector.select(masters, sparsity))
         if self._removed is None:
             self._removed = [torch.zeros_like(master_L) for master_L in masters]
-        # What competes: kept weights as they are, removed ones as they went. One of the two is 0, so sums are exact.
-        for master_L, removed_L in zip(masters, self._removed, strict=True):
-            master_L.add_(removed_L)
-        keep = self._selector.select(masters, sparsity)
-        for master_L, removed_L, keep_L in zip(masters, self._removed, keep, strict=True):
-            removed_L.copy_(master_L)
-            hold(removed_L, ~keep_L)
-        return self.weights.set_local(keep)
+        # What competes: kept weights as they are, removed ones as they went.
+        keep = self._selector.select(masters, sparsity, self._removed)
+        return self.weights.set_local(keep, hidden=self._removed)
 
     def state_dict(self) -> dict[str, Any]:
         return {"removed": self._removed}

@@ -222,7 +222,7 @@ def train_from(method: GradualMagnitudeMethod, first: int, last: int) -> dict[in
             moved = torch.randn(8, 8, generator=generator)
             shard.parameter.data.add_(moved * method.weights.masks[shard.name])
         if method.after_step(step) is not None:
-            found[step] = dict(method.weights.masks)
+            found[step] = {name: mask.clone() for name, mask in method.weights.masks.items()}
     return found
 
 
@@ -289,7 +289,7 @@ def test_a_head_returns_with_its_values_once_another_falls_below_it(masked: Buil
 
 def train_from_nothing(method: GradualMagnitudeMethod, step: int) -> dict[int, dict[str, torch.Tensor]]:
     assert method.after_step(step) is not None
-    return {step: dict(method.weights.masks)}
+    return {step: {name: mask.clone() for name, mask in method.weights.masks.items()}}
 
 
 @pytest.mark.parametrize("regrow", [True, False])
