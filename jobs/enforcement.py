@@ -5,10 +5,14 @@ holds the zeros, with no work after the step: AdamW leaves a weight alone whose 
 decay multiplies 0). Masking ``param.data`` alone would be undone by ZeRO's master at the next step; masking gradients
 alone would be undone by the moments.
 
+After a change only what others write is read again, the low-precision copies. Masters and moments need not be: the
+change itself makes every place outside the new mask zero, also where it was zero before, in the memory that the
+optimizer works on (which is asserted). ``check`` reads everything, at the end of a job and in tests.
+
 A mask may also be in force without being held: weights are zero when it is put on, and may come alive from there.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -33,6 +37,8 @@ class MaskedWeights:
 
     Attributes:
         held: Whether gradients are masked, so that what is zero stays zero.
+        masks: What is in force; the same tensors for the whole job, overwritten at a change.
+        changes: Of each weight, how its mask agrees with the one before the last change.
     """
 
     def __init__(self, shards: Sequence[Shard], engine_optimizer: object, ranks: Ranks) -> None:
@@ -43,6 +49,8 @@ class MaskedWeights:
         self._hooked = False
         self._grad_masks: Masks = {}
         self.masks: Masks = {s.name: torch.ones(s.shape, dtype=torch.bool, device=ranks.device) for s in self.shards}
+        whole = [(s.name, s.global_numel) for s in self.shards]
+        self.changes = {name: overlap.counted(numel, numel, numel, numel) for name, numel in whole}
 
     @property
     def num_weights(self) -> int:
@@ -52,22 +60,32 @@ class MaskedWeights:
     @property
     def sparsity(self) -> float:
         """Share of the prunable weights removed, in [0, 1]."""
-        return masks_module.sparsity(self.masks)
+        kept = sum(change.kept_second for change in self.changes.values())
+        return 1.0 - kept / self.num_weights if self.num_weights else 0.0
 
     def local_mask_L(self, shard: Shard) -> torch.Tensor:
         """The owned run of a weight's mask, as a view."""
         return self.masks[shard.name].view(-1)[shard.start : shard.start + shard.numel]
 
-    def set_local(self, keep: Sequence[torch.Tensor], *, moments: bool = True, hold: bool = True) -> Overlap:
+    def set_local(
+        self,
+        keep: Iterable[torch.Tensor],
+        *,
+        moments: bool = True,
+        hold: bool = True,
+        hidden: Sequence[torch.Tensor] | None = None,
+    ) -> Overlap:
         """Put new masks, given as each rank's runs, into force everywhere (collective).
 
         Args:
-            keep: One bool tensor per shard, in the shards' order.
+            keep: One bool tensor per shard, in the shards' order; each is put on before the next is asked for.
             moments: As in :meth:`set_masks`.
             hold: As in :meth:`set_masks`.
+            hidden: Of each shard the values of removed weights, 0 elsewhere: weights that return take theirs from
+                there, those that go leave theirs there. None: what goes is lost, what returns begins at zero.
         """
-        whole = {s.name: self._whole(s, k) for s, k in zip(self.shards, keep, strict=True)}
-        return self.set_masks(whole, moments=moments, hold=hold)
+        whole = (self._whole(s, keep_L) for s, keep_L in zip(self.shards, keep, strict=True))
+        return self._put_on(whole, moments, hold, hidden)
 
     def set_masks(self, masks: Masks, *, moments: bool = True, hold: bool = True) -> Overlap:
         """Put new masks into force everywhere (collective): master, copy, moments, gradient hook; then check.
@@ -76,19 +94,8 @@ class MaskedWeights:
             moments: Zero Adam's moments of removed weights; False leaves them as they are.
             hold: Mask gradients from now on, which needs dead moments; False lets every weight move again.
         """
-        assert moments or not hold, "a weight with living moments moves without gradients: it cannot be held"
-        masks = {name: mask.to(self.ranks.device) for name, mask in masks.items()}  # files give them on the CPU
-        change = overlap.compare(self.masks, masks)
-        self.masks = masks
-        for shard in self.shards:
-            if shard.numel:
-                local_L = self.local_mask_L(shard)
-                for values_L in (shard.master_L(), *(shard.moments_L() if moments else ())):
-                    masks_module.hold(values_L, local_L)
-        refresh_copies(self._engine_optimizer, self.shards)
-        self._hook_gradients(hold)
-        self.check()
-        return change
+        overlap.refuse_others(self.masks, masks)
+        return self._put_on((masks[shard.name] for shard in self.shards), moments, hold)
 
     def restore(self, masks: Masks, held: bool) -> None:
         """Take up masks of a checkpoint (collective); weights and moments are restored already.
@@ -100,9 +107,35 @@ class MaskedWeights:
             self.set_masks(masks)
             return
         overlap.refuse_others(self.masks, masks)
-        self.masks = {name: mask.to(self.ranks.device) for name, mask in masks.items()}
+        for name, mask in masks.items():
+            self._replace(name, mask)
         self._hook_gradients(hold=False)
         self.check()
+
+    def _put_on(
+        self, new: Iterable[torch.Tensor], moments: bool, hold: bool, hidden: Sequence[torch.Tensor] | None = None
+    ) -> Overlap:
+        """Weight by weight, so that of one only there are an old and a new mask."""
+        assert moments or not hold, "a weight with living moments moves without gradients: it cannot be held"
+        beside = [None] * len(self.shards) if hidden is None else hidden
+        for shard, mask, hidden_L in zip(self.shards, new, beside, strict=True):
+            self._replace(shard.name, mask)
+            if shard.numel:
+                places = _places(shard, moments)
+                masks_module.clear(places, self.local_mask_L(shard), hidden_L)
+                again = _places(shard, moments)
+                if [p.data_ptr() for p in places] != [p.data_ptr() for p in again]:
+                    raise JobError(f"of {shard.name} a copy of the master or of a moment was masked, not itself")
+        refresh_copies(self._engine_optimizer, self.shards)
+        self._hook_gradients(hold)
+        self._check_copies()
+        self._check_ranks()
+        return overlap.total(self.changes.values())
+
+    def _replace(self, name: str, mask: torch.Tensor) -> None:
+        before = self.changes[name]
+        kept, both = masks_module.replace(self.masks[name], mask.to(self.ranks.device))  # files give them on the CPU
+        self.changes[name] = overlap.counted(before.positions, before.kept_second, kept, both)
 
     @contextmanager
     def masked(self) -> Iterator[None]:
@@ -131,39 +164,51 @@ class MaskedWeights:
         Raises:
             JobError: A weight, copy or moment outside its held mask is not zero, or ranks differ: a defect of ours.
         """
-        for shard in self.shards if self.held else ():
-            if not shard.numel:
-                continue
-            local_L, copy_L = self.local_mask_L(shard), shard.copy_L()
-            places = {"fp32 master": shard.master_L(), **({} if copy_L is None else {"low-precision copy": copy_L})}
-            places |= {f"moment {i}": moment_L for i, moment_L in enumerate(shard.moments_L())}
-            for place, values_L in places.items():
-                if left := masks_module.count_outside(values_L, local_L):
-                    raise JobError(f"{left} weights of {shard.name} are not zero outside the mask in the {place}")
+        if self.held:
+            for shard in self.shards:
+                for i, values_L in enumerate(_places(shard) if shard.numel else ()):
+                    self._check_outside(shard, values_L, f"moment {i - 1}" if i else "fp32 master")
+            self._check_copies()
+        self._check_ranks()
+
+    def sparsity_by_weight(self) -> dict[str, float]:
+        """Share removed of each weight, in the model's order."""
+        return {name: 1.0 - change.kept_second / change.positions for name, change in self.changes.items()}
+
+    def iou_by_weight(self) -> dict[str, float]:
+        """IOU of kept positions of each weight with the mask before the last change, in [0, 1]."""
+        return {name: change.iou_kept for name, change in self.changes.items()}
+
+    def _check_copies(self) -> None:
+        for shard in self.shards:
+            copy_L = shard.copy_L() if shard.numel else None
+            if copy_L is not None:
+                self._check_outside(shard, copy_L, "low-precision copy")
+
+    def _check_outside(self, shard: Shard, values_L: torch.Tensor, place: str) -> None:
+        if left := masks_module.count_outside(values_L, self.local_mask_L(shard)):
+            raise JobError(f"{left} weights of {shard.name} are not zero outside the mask in the {place}")
+
+    def _check_ranks(self) -> None:
+        if self.ranks.world_size == 1:
+            return
         digests = set(self.ranks.gather(masks_module.digest(self.masks)))
         if len(digests) != 1:
             raise JobError(f"ranks hold {len(digests)} different masks after a mask update")
 
-    def sparsity_by_weight(self) -> dict[str, float]:
-        """Share removed of each weight, in the model's order."""
-        return {name: 1.0 - masks_module.num_kept(mask) / mask.numel() for name, mask in self.masks.items()}
-
-    def iou_by_weight(self, before: Masks) -> dict[str, float]:
-        """IOU of kept positions of each weight with an earlier mask, in [0, 1]."""
-        return {name: one.iou_kept for name, one in overlap.by_weight(before, self.masks).items()}
-
     def _whole(self, shard: Shard, keep_L: torch.Tensor) -> torch.Tensor:
         """Put the ranks' runs of one mask together: bits are disjoint, so packed bytes can be added over ranks."""
         if shard.replicated:
-            return keep_L.view(shard.shape).clone()
-        whole = torch.zeros(shard.global_numel, dtype=torch.bool, device=self.ranks.device)
-        whole[shard.start : shard.start + shard.numel] = keep_L
-        return masks_module.unpack(self.ranks.sum(masks_module.pack(whole)), shard.shape)
+            return keep_L.view(shard.shape)
+        packed = torch.zeros(-(-shard.global_numel // 8), dtype=torch.uint8, device=self.ranks.device)
+        own = masks_module.pack(torch.nn.functional.pad(keep_L, (shard.start % 8, 0)))
+        packed[shard.start // 8 :][: own.numel()] = own
+        return masks_module.unpack(self.ranks.sum(packed), shard.shape)
 
     def _hook_gradients(self, hold: bool) -> None:
         self.held = hold
-        held = self.masks if hold else {}
-        self._grad_masks = {name: mask for name, mask in held.items() if masks_module.num_kept(mask) < mask.numel()}
+        removed = [name for name, change in self.changes.items() if hold and change.kept_second < change.positions]
+        self._grad_masks = {name: self.masks[name] for name in removed}
         if self._hooked or not hold:
             return
         self._hooked = True
@@ -185,3 +230,8 @@ class MaskedWeights:
         """Mask a gradient on its way to ZeRO, which takes it before later hooks. A copy: others may share it."""
         mask = self._grad_masks.get(name)
         return grad if mask is None else masks_module.held(grad, mask)
+
+
+def _places(shard: Shard, moments: bool = True) -> list[torch.Tensor]:
+    """The owned run of the master and, if asked for, of the moments: the memory itself."""
+    return [shard.master_L(), *(shard.moments_L() if moments else ())]

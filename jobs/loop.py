@@ -162,11 +162,10 @@ def _update_masks(run: Training, step: int) -> None:
 def _record(run: Training, step: int, update: Any) -> None:
     """Let the method change masks; write down what changed."""
     weights = run.weights
-    before = dict(weights.masks) if weights is not None else {}
     change = update()
     if change is None or weights is None:
         return
-    run.history.append((step, run.method.target_sparsity(step), weights.sparsity, weights.iou_by_weight(before)))
+    run.history.append((step, run.method.target_sparsity(step), weights.sparsity, weights.iou_by_weight()))
     log.info("step %d: sparsity %.4f, %.2f%% of the mask flipped", step, weights.sparsity, 100 * change.flipped)
     if run.tracker is not None:
         points = {"mask/flipped": change.flipped, "mask/iou_prev": change.iou_kept}

@@ -9,7 +9,7 @@ of names, shapes and bits, "base_sha256": of the prunable weights before the fir
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -73,8 +73,52 @@ def num_kept(mask: torch.Tensor) -> int:
     return int(np.count_nonzero(mask.numpy())) if mask.device.type == "cpu" else int(torch.count_nonzero(mask))
 
 
+def replace(mask: torch.Tensor, new: torch.Tensor) -> tuple[int, int]:
+    """Overwrite a mask in place by another of its shape; returns how many positions the new one and both keep."""
+    if mask.device.type != "cpu":
+        both = int(torch.count_nonzero(mask & new))
+        return num_kept(mask.copy_(new)), both
+    old_L, new_L, kept, both = mask.numpy().reshape(-1), new.numpy().reshape(-1), 0, 0
+    for piece in _pieces(old_L.size):
+        kept += int(np.count_nonzero(new_L[piece]))
+        both += int(np.count_nonzero(np.logical_and(old_L[piece], new_L[piece], out=old_L[piece])))
+        old_L[piece] = new_L[piece]
+    return kept, both
+
+
+def clear(places: Sequence[torch.Tensor], keep_L: torch.Tensor, hidden_L: torch.Tensor | None = None) -> None:
+    """Make values zero outside a mask, whatever they were (NaN too), in place.
+
+    Args:
+        places: Each shaped like the mask, 1-D; the first are the weights.
+        hidden_L: Values of removed weights, 0 elsewhere. A weight that returns takes its value from there, and one that
+            goes leaves it there.
+    """
+    if any(values_L.device.type != "cpu" or values_L.dtype != torch.float32 for values_L in places):
+        gone_L = ~keep_L
+        if hidden_L is not None:
+            places[0].add_(hidden_L)
+            hidden_L.copy_(places[0]).masked_fill_(keep_L, 0.0)
+        for values_L in places:
+            values_L.masked_fill_(gone_L, 0.0)
+        return
+    keep, values = keep_L.numpy().view(np.int8), [values_L.detach().numpy() for values_L in places]
+    hidden = None if hidden_L is None else hidden_L.numpy()
+    all_P, both_P = np.empty(min(_PIECE, keep.size), np.int32), np.empty(min(_PIECE, keep.size), np.float32)
+    for piece in _pieces(keep.size):
+        # All bits or none, made once for all places: half the work of multiplying each by bools.
+        bits_P = all_P[: keep[piece].size]
+        np.copyto(bits_P, np.negative(keep[piece]))
+        if hidden is not None:
+            either_P = np.add(values[0][piece], hidden[piece], out=both_P[: bits_P.size])
+            np.bitwise_and(either_P.view(np.int32), bits_P, out=values[0][piece].view(np.int32))
+            np.bitwise_xor(either_P.view(np.int32), values[0][piece].view(np.int32), out=hidden[piece].view(np.int32))
+        for whole in values if hidden is None else values[1:]:
+            np.bitwise_and(whole[piece].view(np.int32), bits_P, out=whole[piece].view(np.int32))
+
+
 def hold(values_L: torch.Tensor, keep_L: torch.Tensor) -> None:
-    """Zero the values outside a mask, in place; both of one shape."""
+    """Multiply values by a mask, in place; both of one shape."""
     if values_L.device.type == "cpu" and values_L.dtype == torch.float32:
         # torch converts the whole mask to floats first: 10 times as slow (benchmarks/README.md).
         values = values_L.detach().numpy()
@@ -92,11 +136,18 @@ def held(values_L: torch.Tensor, keep_L: torch.Tensor) -> torch.Tensor:
 
 def count_outside(values_L: torch.Tensor, keep_L: torch.Tensor) -> int:
     """How many values outside a mask are not zero; both 1-D."""
-    if values_L.device.type != "cpu" or values_L.dtype != torch.float32:
+    if values_L.device.type != "cpu":
         return int(torch.count_nonzero((values_L != 0).logical_and_(~keep_L)))
-    values, keep = values_L.detach().numpy(), keep_L.numpy()
-    pieces = (slice(begin, begin + _PIECE) for begin in range(0, values.size, _PIECE))
-    return sum(int(np.count_nonzero(np.not_equal(values[p], 0) > keep[p])) for p in pieces)
+    keep = keep_L.numpy()
+    if values_L.dtype == torch.float32:
+        values = values_L.detach().numpy()
+        return sum(int(np.count_nonzero(np.not_equal(values[p], 0) > keep[p])) for p in _pieces(keep.size))
+    bits = values_L.detach().contiguous().view(torch.int16).numpy()  # bf16 or fp16; NumPy does not know the first
+    return sum(int(np.count_nonzero(((bits[p] & 0x7FFF) != 0) > keep[p])) for p in _pieces(keep.size))
+
+
+def _pieces(size: int) -> Iterator[slice]:
+    return (slice(begin, begin + _PIECE) for begin in range(0, size, _PIECE))
 
 
 def digest(masks: Masks) -> str:

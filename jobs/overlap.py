@@ -79,7 +79,13 @@ def by_weight(first: Masks, second: Masks) -> dict[str, Overlap]:
         PruningError: They are not masks of the same weights; names and shapes that differ are said.
     """
     refuse_others(first, second)
-    return {name: _overlap(first[name], mask) for name, mask in second.items()}
+    return {name: counted(first[name].numel(), *_kept(first[name], mask)) for name, mask in second.items()}
+
+
+def counted(positions: int, kept_first: int, kept_second: int, kept_both: int) -> Overlap:
+    """Two masks of one weight, from the counts."""
+    expected = kept_first * kept_second / positions if positions else 0.0
+    return Overlap(positions, kept_first, kept_second, kept_both, expected)
 
 
 def total(overlaps: Iterable[Overlap]) -> Overlap:
@@ -123,7 +129,5 @@ def refuse_others(first: Masks, second: Masks) -> None:
             )
 
 
-def _overlap(first: torch.Tensor, second: torch.Tensor) -> Overlap:
-    positions, kept_first, kept_second = first.numel(), num_kept(first), num_kept(second)
-    expected = kept_first * kept_second / positions if positions else 0.0
-    return Overlap(positions, kept_first, kept_second, num_kept(first & second), expected)
+def _kept(first: torch.Tensor, second: torch.Tensor) -> tuple[int, int, int]:
+    return num_kept(first), num_kept(second), num_kept(first & second)

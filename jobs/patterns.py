@@ -9,7 +9,7 @@ A method hands over a score per weight and gets a mask per weight; it does not k
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
@@ -72,44 +72,54 @@ class Selector:
             for pool in self._tiles:
                 self._refuse_nothing(pool)
 
-    def select(self, values: Sequence[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
-        """Choose which weights stay (collective).
+    def select(
+        self, values: Sequence[torch.Tensor], sparsity: float, hidden: Sequence[torch.Tensor] | None = None
+    ) -> Iterator[torch.Tensor]:
+        """Choose which weights stay (collective): one bool tensor per run (True keeps), in the shards' order.
+
+        What is given last may be changed when the next is asked for, and not before: a pool is chosen at its first run.
 
         Args:
             values: fp32 of each shard's run, in the shards' order; the score is the absolute value.
             sparsity: Share to remove of each pool, in [0, 1): of weights, or of groups.
-
-        Returns:
-            One bool tensor per run (True keeps).
+            hidden: Values that compete where ``values`` are 0, and are 0 elsewhere.
 
         Raises:
             PruningError: A score is NaN or infinite.
         """
+        runs = [None] * len(self._shards) if hidden is None else hidden
         scores = [
-            Scores(s.name, s.index, s.start, run_L, s.replicated) for s, run_L in zip(self._shards, values, strict=True)
+            Scores(s.name, s.index, s.start, run_L, s.replicated, hidden_L)
+            for s, run_L, hidden_L in zip(self._shards, values, runs, strict=True)
         ]
-        if self._n_of_m is not None:
-            refuse_not_finite(scores, self._ranks)
-            of = self._n_of_m.of
-            num_remove = self._n_of_m.num_removed(sparsity, self._rule.final_sparsity)
-            return n_of_m.keep_in_groups(self._shards, values, num_remove, of, self._ranks)
-        if self._tiles:
-            refuse_not_finite(scores, self._ranks)
-            return self._select_tiles(values, sparsity)
-        return self._select_weights(scores, sparsity)
+        if self._pools:
+            yield from self._select_weights(scores, sparsity)
+            return
+        refuse_not_finite(scores, self._ranks)
+        if hidden is not None:
+            values = [run_L + hidden_L for run_L, hidden_L in zip(values, hidden, strict=True)]
+        if self._n_of_m is None:
+            yield from self._select_tiles(values, sparsity)
+            return
+        num_remove = self._n_of_m.num_removed(sparsity, self._rule.final_sparsity)
+        yield from n_of_m.keep_in_groups(self._shards, values, num_remove, self._n_of_m.of, self._ranks)
 
-    def _select_weights(self, scores: list[Scores], sparsity: float) -> list[torch.Tensor]:
+    def _select_weights(self, scores: list[Scores], sparsity: float) -> Iterator[torch.Tensor]:
         if self._rule.scope == "erk":
             counts = erk_counts([s.shape for s in self._shards], sparsity)
         else:
             counts = [count_to_remove(sparsity, sum(s.global_numel for s in pool)) for pool in self._pools]
         place = {shard.index: i for i, shard in enumerate(self._shards)}
-        keep: list[torch.Tensor] = [torch.empty(0)] * len(scores)
+        pools: dict[int, tuple[list[int], int]] = {}
         for pool, count in zip(self._pools, counts, strict=True):
             places = [place[shard.index] for shard in pool]
-            for i, kept in zip(places, keep_largest([scores[i] for i in places], count, self._ranks), strict=True):
-                keep[i] = kept
-        return keep
+            pools |= dict.fromkeys(places, (places, count))
+        keep: dict[int, torch.Tensor] = {}
+        for i, (places, count) in sorted(pools.items()):
+            if i not in keep:
+                chosen = keep_largest([scores[j] for j in places], count, self._ranks)
+                keep |= zip(places, chosen, strict=True)
+            yield keep.pop(i)
 
     def _select_tiles(self, values: Sequence[torch.Tensor], sparsity: float) -> list[torch.Tensor]:
         keep: list[torch.Tensor] = [torch.empty(0)] * len(self._shards)

@@ -19,7 +19,7 @@ import torch
 from configs.methods import GradualMagnitude
 from configs.schedules import is_update_step, sparsity_at, window_steps
 from jobs.errors import CheckpointError, PruningError
-from jobs.masks import Masks, held, hold
+from jobs.masks import Masks
 from jobs.methods.base import Method, Start
 from jobs.overlap import Overlap
 from jobs.patterns import Selector
@@ -55,11 +55,10 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
     def _adopt(self, given: Masks) -> None:
         """Begin with a mask from elsewhere; what it removes may return at an update."""
         if self.spec.regrow:
-            self._removed = []
-            for shard in self.weights.shards:
-                keep_L = given[shard.name].view(-1)[shard.start : shard.start + shard.numel]
-                self._removed.append(held(shard.master_L(), ~keep_L.to(self.start.ranks.device)))
-        self.weights.set_masks(given)
+            self._removed = [torch.zeros_like(shard.master_L()) for shard in self.weights.shards]
+        device = self.start.ranks.device
+        runs = (given[s.name].view(-1)[s.start : s.start + s.numel].to(device) for s in self.weights.shards)
+        self.weights.set_local(runs, hidden=self._removed)
 
     def _share_of_zeros(self) -> float:
         counts = torch.zeros(2, dtype=torch.int64, device=self.start.ranks.device)  # of whole weights, of ranks' parts
@@ -86,14 +85,9 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
             return self.weights.set_local(self._selector.select(masters, sparsity))
         if self._removed is None:
             self._removed = [torch.zeros_like(master_L) for master_L in masters]
-        # What competes: kept weights as they are, removed ones as they went. One of the two is 0, so sums are exact.
-        for master_L, removed_L in zip(masters, self._removed, strict=True):
-            master_L.add_(removed_L)
-        keep = self._selector.select(masters, sparsity)
-        for master_L, removed_L, keep_L in zip(masters, self._removed, keep, strict=True):
-            removed_L.copy_(master_L)
-            hold(removed_L, ~keep_L)
-        return self.weights.set_local(keep)
+        # What competes: kept weights as they are, removed ones as they went.
+        keep = self._selector.select(masters, sparsity, self._removed)
+        return self.weights.set_local(keep, hidden=self._removed)
 
     def state_dict(self) -> dict[str, Any]:
         return {"removed": self._removed}

@@ -203,7 +203,7 @@ def select_on_ranks(
             shape = tuple(array.shape)
             shards.append(Shard(name, i, shape, begin, end - begin, cuts is None, nothing, nothing, nothing))
             runs.append(torch.from_numpy(array.ravel()[begin:end].copy()))
-        return Selector(rule, shards, ranks, model.num_heads).select(runs, sparsity)
+        return list(Selector(rule, shards, ranks, model.num_heads).select(runs, sparsity))
 
     kept = run_gang(world_size, act)
     for of_rank in kept:

@@ -242,8 +242,7 @@ def test_runs_of_several_ranks_are_put_together_to_one_mask(gang: Callable[..., 
     assert gang(2, act) == [keep.tolist()] * 2
 
 
-def test_iou_with_an_earlier_mask_is_given_for_each_weight(masked: Build) -> None:
+def test_iou_with_the_mask_before_is_given_for_each_weight(masked: Build) -> None:
     weights, _ = masked(tensors())
-    before = weights.masks
     weights.set_masks(half())
-    assert weights.iou_by_weight(before) == {"first": 0.5, "second": 1.0}
+    assert weights.iou_by_weight() == {"first": 0.5, "second": 1.0}

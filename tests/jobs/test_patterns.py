@@ -227,7 +227,7 @@ def test_a_weight_that_is_no_number_on_one_rank_is_named_on_all(rule: Rule, bad:
         if ranks.rank == 1:
             runs[victim][3] = bad
         with pytest.raises(PruningError, match="weights are NaN or infinite in") as caught:
-            Selector(rule, shards, ranks, 2).select(runs, sparsity)
+            list(Selector(rule, shards, ranks, 2).select(runs, sparsity))
         refused.append(str(caught.value))
 
     run_gang(2, act)

@@ -173,7 +173,13 @@ def test_shares_in_thousandths_are_floored_as_fractions_are(thousandths: int, nu
 def test_a_sample_that_misleads_costs_a_pass_and_changes_nothing(
     bounds: tuple[int, int], num_remove: int, world_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(selection, "_bracket", lambda *_: bounds)
+    tried: list[float] = []
+
+    def mislead(_sample: object, _share: float, deviations: float) -> tuple[int, int]:
+        tried.append(deviations)
+        return bounds if deviations == min(tried) else (-1, 0x7F800000)
+
+    monkeypatch.setattr(selection, "_bounds", mislead)
     values = np.abs(np.random.default_rng(1).normal(size=1500) * 0.02).astype(np.float32).round(4)
     values[:500] = 0.0
     cuts = [[0, 1500]] if world_size == 1 else [[0, 10, 900, 1500]]

@@ -222,7 +222,7 @@ def train_from(method: GradualMagnitudeMethod, first: int, last: int) -> dict[in
             moved = torch.randn(8, 8, generator=generator)
             shard.parameter.data.add_(moved * method.weights.masks[shard.name])
         if method.after_step(step) is not None:
-            found[step] = dict(method.weights.masks)
+            found[step] = {name: mask.clone() for name, mask in method.weights.masks.items()}
     return found
 
 
@@ -289,7 +289,7 @@ def test_a_head_returns_with_its_values_once_another_falls_below_it(masked: Buil
 
 def train_from_nothing(method: GradualMagnitudeMethod, step: int) -> dict[int, dict[str, torch.Tensor]]:
     assert method.after_step(step) is not None
-    return {step: dict(method.weights.masks)}
+    return {step: {name: mask.clone() for name, mask in method.weights.masks.items()}}
 
 
 @pytest.mark.parametrize("regrow", [True, False])
@@ -335,3 +335,19 @@ def test_a_sparse_checkpoint_may_be_pruned_further_at_once(masked: Build) -> Non
     method = make(masked, half, final_sparsity=0.75, schedule="constant")
     method.attach()  # all goes at step 0: nothing could grow back
     assert method.weights.masks["w"].tolist() == [[False, True], [False, False]]
+
+
+def test_a_mask_from_elsewhere_is_the_first_and_what_it_removes_may_return(masked: Build) -> None:
+    """A round of iterative pruning: the mask of the round before, and the next sparsity after the last step."""
+    weights, _ = masked({"w": torch.tensor([[1.0, -2.0], [3.0, 4.0]])})
+    given = {"w": torch.tensor([[True, True], [True, False]])}
+    spec = GradualMagnitude(
+        initial_sparsity=0.25, final_sparsity=0.5, growth_window=(1.0, 1.0), selection_window=(1.0, 1.0)
+    )
+    method = build_method(spec, Start(weights, 3, Ranks(0, 1, torch.device("cpu")), given))
+    assert isinstance(method, GradualMagnitudeMethod)
+    method.attach()
+    assert values(method) == [1.0, -2.0, 3.0, 0.0]
+    assert [method.after_step(step) for step in (1, 2)] == [None, None]
+    method.after_step(3)
+    assert values(method) == [0.0, 0.0, 3.0, 4.0]  # the removed 4 is the largest, and comes back
