@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -81,7 +82,7 @@ class StoreReader:
             return "`prunus list` shows them"
         names = [job.name for job in self.jobs(campaign_id=campaign.id, limit=1)]
         example = f", such as {ref}/{names[0]}" if names else ""
-        return f"that is a campaign: name one of its jobs{example}; `prunus list --campaign {ref}` shows them"
+        return f"that is a campaign: name one of its jobs{example}; `prunus show {ref}` lists them"
 
     def newest_job(self, name: str, states: Iterable[JobState]) -> JobRow | None:
         """Newest job with this name or id in one of the states."""
@@ -137,7 +138,7 @@ class StoreReader:
             select(
                 jobs.c.campaign_id,
                 jobs.c.state,
-                func.count().label("count"),
+                func.count().label("number"),
                 func.max(jobs.c.finished_at).label("last"),
             )
             .where(jobs.c.campaign_id.in_(set(campaign_ids)))
@@ -145,13 +146,15 @@ class StoreReader:
         )
         with self._read() as connection:
             rows = connection.execute(query).all()
-        found: dict[str, CampaignCounts] = {}
-        for campaign_id in {row.campaign_id for row in rows}:
-            own = [row for row in rows if row.campaign_id == campaign_id]
-            by_state = {state: int(row.count) for state in JobState for row in own if row.state == state.value}
-            ended = all(state.is_terminal for state in by_state)
-            found[campaign_id] = CampaignCounts(by_state, max(row.last or 0.0 for row in own) if ended else None)
-        return found
+        by_state: dict[str, dict[JobState, int]] = defaultdict(dict)
+        last: dict[str, float] = defaultdict(float)
+        for row in rows:
+            by_state[row.campaign_id][JobState(row.state)] = row.number
+            last[row.campaign_id] = max(last[row.campaign_id], row.last or 0.0)
+        return {
+            campaign_id: CampaignCounts(counts, last[campaign_id] if all(s.is_terminal for s in counts) else None)
+            for campaign_id, counts in by_state.items()
+        }
 
     def jobs(
         self,
