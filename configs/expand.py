@@ -14,7 +14,7 @@ from configs.yaml_text import Path as KeyPath
 from configs.yaml_text import parse
 
 MAX_JOBS = 2_000
-CAMPAIGN_KEYS = {"campaign", "labels", "vars", "defaults", "matrix", "jobs", "description"}
+CAMPAIGN_KEYS = {"campaign", "labels", "vars", "defaults", "matrix", "max_parallel", "jobs", "description"}
 _KINDS = {"task", "method"}
 """Keys whose mapping is one of several kinds, told apart by ``name``."""
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
@@ -171,7 +171,7 @@ def _single(document: dict[str, Any], places: Places) -> dict[str, Any]:
             raise places.error(
                 "belongs to a campaign, and there is no jobs: here", (key,), "add jobs: with a list of jobs"
             )
-    return {key: value for key, value in document.items() if key not in {"vars", "description"}}
+    return {key: value for key, value in document.items() if key not in {"vars", "max_parallel", "description"}}
 
 
 def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

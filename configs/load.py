@@ -2,8 +2,9 @@
 file and line, before anything is queued.
 
     campaign: NAME                 several jobs          |   name: NAME          one job: the fields of JobSpec
-    vars: {corpus: data.txt}       ${vars.corpus}        |   task: ...
-    defaults: {engine: {...}}      merged under each job |   vars: {...}         allowed here too
+    max_parallel: 4                at most 4 at a time   |   task: ...           (vars, matrix, max_parallel too)
+    vars: {corpus: data.txt}       ${vars.corpus}        |
+    defaults: {engine: {...}}      merged under each job |
     jobs:
       - name: prune
         matrix: {sparsity: [0.8, 0.9]}                   -> prune-0.8, prune-0.9
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from configs.base import Strict
 from configs.errors import ConfigError, RecipeErrors
@@ -32,6 +33,8 @@ class Campaign(Strict):
 
     name: JobName | None = None
     labels: dict[str, str] = {}
+    max_parallel: int | None = Field(default=None, ge=1, le=1_000_000)
+    """How many of its jobs may hold resources at one time, in [1, 1000000]; null: as many as fit on the cluster."""
     jobs: tuple[JobSpec, ...]
     """In an order in which parents come first."""
 
@@ -98,6 +101,7 @@ def load_text(
         return Campaign(
             name=document.get("campaign"),
             labels=document.get("labels") or {} if is_campaign else {},
+            max_parallel=document.get("max_parallel"),
             jobs=tuple(in_order([spec for spec, _ in jobs])),
         )
     except ValidationError as error:

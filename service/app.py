@@ -1,10 +1,11 @@
 """The HTTP API. Thin routes: each reads its input, asks one object, and answers with a type of ``service.wire``.
 
     GET  /v1/info                              POST /v1/campaigns  (Idempotency-Key)
-    GET  /v1/jobs?campaign=&state=&limit=      GET  /v1/campaigns/{ref}
-    GET  /v1/jobs/{ref}                        GET  /v1/artifacts?source=
-    POST /v1/jobs/{ref}/cancel                 GET  /v1/artifacts/file?source=&path=   (Range)
-    GET  /v1/jobs/{ref}/log?rank=&attempt=&offset=     GET  /healthz  /readyz  /openapi.json
+    GET  /v1/jobs?campaign=&state=&limit=      GET  /v1/campaigns?limit=
+    GET  /v1/jobs/{ref}                        GET  /v1/campaigns/{ref}
+    POST /v1/jobs/{ref}/cancel                 POST /v1/campaigns/{ref}/cancel
+    GET  /v1/jobs/{ref}/log?rank=&attempt=&offset=     GET  /v1/artifacts?source=
+    GET  /healthz  /readyz  /openapi.json              GET  /v1/artifacts/file?source=&path=   (Range)
 
 In a path CAMPAIGN/NAME is written CAMPAIGN:NAME. Errors are ``Problem`` bodies. Routes are plain functions: they run in
 worker threads, since the database and the files they read block.
@@ -34,7 +35,18 @@ from service.sources import Registry, Sources
 from service.store import Store
 from service.submission import Submitter
 from service.views import Views
-from service.wire import ArtifactView, CampaignView, JobDetail, JobState, JobView, Problem, ServerInfo, Submission
+from service.wire import (
+    ArtifactView,
+    CampaignCancelled,
+    CampaignSummary,
+    CampaignView,
+    JobDetail,
+    JobState,
+    JobView,
+    Problem,
+    ServerInfo,
+    Submission,
+)
 
 log = logging.getLogger(__name__)
 
@@ -111,9 +123,20 @@ def _add_job_routes(app: FastAPI, parts: Parts) -> None:
         parts.wake()
         return views.campaign(store.find_campaign(campaign_id))
 
+    @app.get("/v1/campaigns")
+    def campaigns(limit: Annotated[int, Query(ge=1, le=10_000)] = 100) -> list[CampaignSummary]:
+        return views.campaigns(limit)
+
     @app.get("/v1/campaigns/{ref}")
     def campaign(ref: str) -> CampaignView:
         return views.campaign(store.find_campaign(ref))
+
+    @app.post("/v1/campaigns/{ref}/cancel")
+    def cancel_campaign(ref: str) -> CampaignCancelled:
+        row = store.find_campaign(ref)
+        cancelled = store.cancel_campaign(row.id, "cancelled by a user, with its campaign")
+        parts.wake()
+        return CampaignCancelled(cancelled=tuple(cancelled), campaign=views.campaign(row))
 
     @app.get("/v1/jobs")
     def jobs(

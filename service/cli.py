@@ -13,11 +13,10 @@ import typer
 from rich.console import Console
 
 from configs import __version__
-from service import embedded, fetch, follow, recipe_files, render, terminal
-from service.embedded_parts import UpOptions
+from service import embedded_commands, fetch, follow, group_view, recipe_files, render, terminal
 from service.errors import Refused
-from service.terminal import Commands
-from service.wire import JobState
+from service.terminal import Commands, IsCampaign, Json, Refs, Url
+from service.wire import JobState, JobView
 
 app = typer.Typer(
     cls=Commands,
@@ -30,12 +29,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Url = Annotated[
-    str | None, typer.Option("--url", envvar="PRUNUS_URL", help="Server; without one the embedded default is used.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
-Home = Annotated[Path | None, typer.Option("--home", help="Home of the embedded default (PRUNUS_HOME, ~/.prunus).")]
-
 
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
@@ -44,50 +37,8 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit()
 
 
-@app.command()
-def up(
-    home: Home = None,
-    ray_address: Annotated[
-        str | None, typer.Option(envvar="PRUNUS_RAY_ADDRESS", help="Dashboard of a Ray cluster to use.")
-    ] = None,
-    mlflow_uri: Annotated[str | None, typer.Option(envvar="PRUNUS_MLFLOW_URI", help="MLflow server to use.")] = None,
-    store: Annotated[str | None, typer.Option(envvar="PRUNUS_STORE", help="Database, an SQLAlchemy URL.")] = None,
-    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs for jobs (PRUNUS_CPUS; default: all).")] = None,
-    host: Annotated[
-        str | None, typer.Option(envvar="PRUNUS_HOST", help="Address to listen on; off loopback a token is needed.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Start Ray, MLflow and the server on this machine; what runs already is kept, what crashed is started again."""
-    given = UpOptions(ray_address=ray_address, mlflow_uri=mlflow_uri, store=store, num_cpus=cpus, host=host)
-    options = given if given != UpOptions() else None
-    state = embedded.up(home or embedded.default_home(), options, terminal.note)
-    addresses = {"server": state.server_url, "mlflow": state.mlflow_url, "ray": state.ray_url}
-    if as_json:
-        typer.echo(json.dumps(addresses))
-    else:
-        for name, url in addresses.items():
-            typer.echo(f"{name:<8}{url}")
-
-
-@app.command()
-def down(home: Home = None) -> None:
-    """End what `up` started, running jobs included; the queue, models and metrics stay on disk."""
-    if not embedded.down(home or embedded.default_home(), terminal.note):
-        terminal.note("nothing was running")
-
-
-@app.command()
-def status(home: Home = None, as_json: Json = False) -> None:
-    """Tell which parts of the embedded default run."""
-    parts = embedded.status(home or embedded.default_home())
-    if as_json:
-        typer.echo(json.dumps({name: {"health": health, "url": url} for name, (health, url) in parts.items()}))
-    elif not parts:
-        typer.echo("nothing was started; `prunus up` starts the embedded default")
-    else:
-        for name, (health, url) in parts.items():
-            typer.echo(f"{name:<8}{health:<15}{url}")
+for _command in (embedded_commands.up, embedded_commands.down, embedded_commands.status):
+    app.command()(_command)
 
 
 @app.command()
@@ -95,6 +46,9 @@ def submit(
     file: Annotated[str, typer.Argument(help="Recipe: a YAML file, or a name that `prunus recipes` lists.")],
     overrides: Annotated[list[str] | None, typer.Option("--set", help="a.b=value; may be repeated.")] = None,
     name: Annotated[str | None, typer.Option(help="Another name for the campaign (or the only job).")] = None,
+    max_parallel: Annotated[
+        int | None, typer.Option(min=1, help="At most so many of its jobs at one time; default: the recipe's.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check and print the jobs; needs no server.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Return when all jobs have ended; 0 if all succeeded.")] = False,
     follow_jobs: Annotated[bool, typer.Option("--follow", help="As --wait, with live progress.")] = False,
@@ -104,12 +58,14 @@ def submit(
     """Queue the jobs of a recipe."""
     if dry_run and (wait or follow_jobs):
         raise Refused("--dry-run queues nothing, so there is nothing to wait for; leave out --wait and --follow")
-    campaign = recipe_files.load_recipe(file, overrides or [], name)
+    campaign = recipe_files.load_recipe(file, overrides or [], name, max_parallel)
     if dry_run:
         if as_json:
             typer.echo(campaign.model_dump_json(by_alias=True, indent=2))
         else:
             terminal.stdout().print(render.plan_table(campaign))
+        if campaign.max_parallel:
+            terminal.note(f"at most {campaign.max_parallel} of {len(campaign.jobs)} jobs at a time")
         terminal.note(f"not checked: {', '.join(recipe_files.unchecked(campaign))}")
         return
     with terminal.connect(url, repair=True) as client:
@@ -121,7 +77,8 @@ def submit(
             return
         if not as_json:
             terminal.print_submitted(view, as_json=False)
-        jobs = terminal.wait_for(client, [job.id for job in view.jobs], live=follow_jobs and not as_json)
+        ids = [job.id for job in view.jobs]
+        jobs = terminal.wait_for(client, ids, live=follow_jobs and not as_json, cancel=[view.id])
         if as_json:
             terminal.print_json(view.model_copy(update={"jobs": tuple(jobs)}))
         terminal.exit_by(jobs)
@@ -161,17 +118,44 @@ def list_jobs(
         terminal.note("no jobs")
 
 
+@app.command("campaigns")
+def list_campaigns(
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 100, as_json: Json = False, url: Url = None
+) -> None:
+    """List campaigns with their jobs by state, newest first."""
+    with terminal.connect(url) as client:
+        campaigns = client.campaigns(limit)
+    if as_json:
+        terminal.print_json(campaigns)
+    elif campaigns:
+        terminal.stdout().print(group_view.campaigns_table(campaigns))
+    else:
+        terminal.note("no campaigns; `prunus list` shows jobs that were submitted alone")
+
+
 @app.command()
 def show(
-    job: Annotated[str, typer.Argument(help="Name, CAMPAIGN/NAME or id.")], as_json: Json = False, url: Url = None
+    ref: Annotated[str, typer.Argument(metavar="JOB|CAMPAIGN", help="Name, CAMPAIGN/NAME or id.")],
+    campaign: IsCampaign = False,
+    state: Annotated[
+        list[JobState] | None, typer.Option(case_sensitive=False, help="Of a campaign: only jobs in these states.")
+    ] = None,
+    as_json: Json = False,
+    url: Url = None,
 ) -> None:
-    """Show one job: state, attempts, metrics, where its results are."""
+    """Show one job (state, attempts, metrics, where its results are), or a campaign (its jobs and their metrics)."""
     with terminal.connect(url) as client:
-        detail = client.job(job)
-    if as_json:
-        terminal.print_json(detail)
-    else:
-        terminal.stdout().print(render.job_view(detail))
+        detail, group = (None, client.campaign(ref)) if campaign else follow.look_up(client, ref)
+    if detail is not None:
+        if state:
+            raise Refused(f"--state chooses among the jobs of a campaign, but {ref!r} is a job; leave it out")
+        if group is not None:
+            terminal.note(f"{ref!r} is a campaign of {group.num_jobs} jobs, too: prunus show --campaign {ref}")
+        terminal.print_page(detail, as_json, lambda: render.job_view(detail))
+    elif group is not None:
+        kept = tuple(job for job in group.jobs if not state or job.state in state)
+        shown = group.model_copy(update={"jobs": kept})
+        terminal.print_page(shown, as_json, lambda: group_view.campaign_page(shown, fold=not state))
 
 
 @app.command()
@@ -223,24 +207,33 @@ def logs(
 
 @app.command()
 def cancel(
-    refs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Jobs or campaigns: names or ids.")],
+    refs: Refs,
+    campaign: IsCampaign = False,
     as_json: Json = False,
     url: Url = None,
 ) -> None:
-    """Ask for the end of jobs; a job that has ended stays as it is."""
+    """Ask for the end of jobs, or of all jobs of campaigns, waiting ones included; what has ended stays as it is."""
+    views: dict[str, JobView] = {}
     with terminal.connect(url) as client:
-        ids = [job.id for ref in refs for job in follow.resolve(client, ref)]
-        views = [client.cancel(job_id) for job_id in dict.fromkeys(ids)]
+        targets = [follow.resolve(client, ref, campaign=campaign) for ref in refs]
+        for target in {target.id: target for target in targets}.values():
+            if target.campaign is None:
+                view = views[target.id] = client.cancel(target.id)
+                line = f"{view.name}: {view.state.value}"
+            else:
+                answer = client.cancel_campaign(target.id)
+                views |= {job.id: job for job in answer.campaign.jobs}
+                line = terminal.cancelled_line(answer)
+            if not as_json:
+                typer.echo(line)
     if as_json:
-        terminal.print_json(views)
-    else:
-        for view in views:
-            typer.echo(f"{view.name}: {view.state.value}")
+        terminal.print_json(list(views.values()))
 
 
 @app.command("wait")
 def wait_for(
-    refs: Annotated[list[str], typer.Argument(metavar="JOB...", help="Jobs or campaigns: names or ids.")],
+    refs: Refs,
+    campaign: IsCampaign = False,
     timeout_s: Annotated[
         float | None, typer.Option("--timeout", min=0.0, help="Give up after so many seconds; the jobs go on.")
     ] = None,
@@ -250,15 +243,17 @@ def wait_for(
 ) -> None:
     """Return when the jobs have ended: 0 only if all succeeded, 124 if the timeout was over first."""
     with terminal.connect(url) as client:
-        ids = list(dict.fromkeys(job.id for ref in refs for job in follow.resolve(client, ref)))
-        jobs = terminal.wait_for(client, ids, live=follow_jobs and not as_json, timeout_s=timeout_s)
+        targets = [follow.resolve(client, ref, campaign=campaign) for ref in refs]
+        ids = list(dict.fromkeys(job.id for target in targets for job in target.jobs))
+        again = list(dict.fromkeys(target.id for target in targets))
+        jobs = terminal.wait_for(client, ids, live=follow_jobs and not as_json, cancel=again, timeout_s=timeout_s)
     if as_json:
         terminal.print_json(jobs)
-    going = [job.name for job in jobs if not job.state.is_terminal]
+    going = [job for job in jobs if not job.state.is_terminal]
     if going:
         terminal.fail(
-            f"gave up after {timeout_s:g} s, the jobs go on: {', '.join(going)}; to wait again: "
-            f"prunus wait {' '.join(refs)}",
+            f"gave up after {timeout_s:g} s, the jobs go on: {terminal.names(going)}; to wait again: "
+            f"prunus wait {' '.join(again)}",
             terminal.EXIT_GAVE_UP,
         )
     terminal.exit_by(jobs)

@@ -22,7 +22,18 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from configs import Campaign, __version__
 from service.errors import Refused, ServerFault, Unreachable, error_for_status
-from service.wire import ArtifactView, CampaignView, JobDetail, JobState, JobView, Problem, ServerInfo, Submission
+from service.wire import (
+    ArtifactView,
+    CampaignCancelled,
+    CampaignSummary,
+    CampaignView,
+    JobDetail,
+    JobState,
+    JobView,
+    Problem,
+    ServerInfo,
+    Submission,
+)
 
 NEXT_OFFSET = "prunus-next-offset"
 """Header of a log answer: where the next reading begins, in bytes."""
@@ -32,6 +43,7 @@ ENDED = "prunus-log-ended"
 View = TypeVar("View", bound=BaseModel)
 Read = TypeVar("Read")
 _JOBS = TypeAdapter(list[JobView])
+_CAMPAIGNS = TypeAdapter(list[CampaignSummary])
 
 
 @dataclass(frozen=True)
@@ -129,8 +141,24 @@ class Client:
         return self._view(JobDetail, "GET", f"/v1/jobs/{_segment(ref)}")
 
     def campaign(self, ref: str) -> CampaignView:
-        """Return a campaign with all its jobs."""
+        """Return a campaign with all its jobs and their counts."""
         return self._view(CampaignView, "GET", f"/v1/campaigns/{_segment(ref)}")
+
+    def campaigns(self, limit: int = 100) -> list[CampaignSummary]:
+        """List campaigns with the counts of their jobs, newest first; a job submitted alone is none.
+
+        Args:
+            limit: At most so many, in [1, 10000].
+        """
+        answer = self._request("GET", "/v1/campaigns", params={"limit": limit})
+        return _parse(lambda: _CAMPAIGNS.validate_json(answer.content), answer)
+
+    def cancel_campaign(self, ref: str) -> CampaignCancelled:
+        """Ask for the end of all jobs of a campaign that have not ended, blocked ones included, all at once.
+
+        A repeat changes nothing, and its ``cancelled`` is empty.
+        """
+        return self._view(CampaignCancelled, "POST", f"/v1/campaigns/{_segment(ref)}/cancel")
 
     def cancel(self, ref: str) -> JobView:
         """Ask for the end of a job. A job that has ended stays as it is; the answer tells the state now."""

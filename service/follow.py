@@ -6,15 +6,16 @@ loop (Ctrl-C) never ends a job.
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 from rich.console import Console
 from rich.live import Live
 
-from service import render
+from service import group_view, render
 from service.client import Client
-from service.errors import NotFound, Unreachable
-from service.wire import JobState, JobView
+from service.errors import NotFound, Refused, Unreachable
+from service.wire import CampaignView, JobDetail, JobState, JobView
 
 POLL_S = 1.0
 """Seconds between two looks."""
@@ -22,6 +23,10 @@ PATIENCE_S = 120.0
 """Seconds of silence of the server that are endured."""
 _QUIET_S = 15.0
 """Plain output: seconds between two lines of one job whose state did not change."""
+_LARGE = 10
+"""Plain output: a group of more jobs than this is told by its counts, and by what runs in it."""
+_TOGETHER = 4
+"""So many jobs of one campaign are asked for in one question."""
 
 DRIVER = -1
 """In place of a rank: the driver's output, which ends with the cause of a failure."""
@@ -31,19 +36,54 @@ Answer = TypeVar("Answer")
 Tell = Callable[[str], None]
 
 
-def resolve(client: Client, ref: str) -> list[JobView]:
-    """Return the job of that reference, or all jobs of the campaign of that reference.
+@dataclass(frozen=True)
+class Target:
+    """What a reference means: one job, or a whole campaign."""
+
+    id: str
+    """Of the job or the campaign."""
+    jobs: tuple[JobView, ...]
+    campaign: CampaignView | None = None
+    """None: one job was meant."""
+
+
+def resolve(client: Client, ref: str, *, campaign: bool = False) -> Target:
+    """Find the job or the campaign of that reference.
+
+    Args:
+        campaign: The reference is a campaign's.
+
+    Raises:
+        NotFound: Neither exists.
+        Refused: Both exist, so that one command could mean two things.
+    """
+    job, group = (None, client.campaign(ref)) if campaign else look_up(client, ref)
+    if job is not None and group is not None:
+        raise Refused(
+            f"{ref!r} is a job ({job.id}) and a campaign of {group.num_jobs} jobs ({group.id}); write {group.id}, or "
+            f"--campaign {ref}, for the campaign, and {job.id} for the job"
+        )
+    if group is not None:
+        return Target(group.id, group.jobs, group)
+    assert job is not None
+    return Target(job.id, (job,))
+
+
+def look_up(client: Client, ref: str) -> tuple[JobDetail | None, CampaignView | None]:
+    """The job and the campaign of that reference; only the job where it is all of the campaign.
 
     Raises:
         NotFound: Neither exists.
     """
-    try:
-        return [client.job(ref)]
-    except NotFound:
-        try:
-            return list(client.campaign(ref).jobs)
-        except NotFound as error:
-            raise NotFound(f"there is no job and no campaign {ref!r}; `prunus list` shows what there is") from error
+    job = _unless_missing(lambda: client.job(ref))
+    group = _unless_missing(lambda: client.campaign(ref))
+    if job is None and group is None:
+        raise NotFound(
+            f"there is no job and no campaign {ref!r}; `prunus list` and `prunus campaigns` show what there is"
+        )
+    if job is not None and group is not None and [own.id for own in group.jobs] == [job.id]:
+        return job, None
+    return job, group
 
 
 def watch(
@@ -62,9 +102,7 @@ def watch(
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     known: dict[str, JobView] = {}
     while True:
-        for job_id in job_ids:
-            if job_id not in known or not known[job_id].state.is_terminal:
-                known[job_id] = _patiently(lambda job_id=job_id: client.job(job_id), tell, poll_s)  # type: ignore[misc]
+        _look(client, [i for i in job_ids if i not in known or not known[i].state.is_terminal], known, tell, poll_s)
         jobs = [known[job_id] for job_id in job_ids]
         yield jobs
         if all(job.state.is_terminal for job in jobs) or (deadline is not None and time.monotonic() >= deadline):
@@ -81,10 +119,12 @@ def wait_quietly(
         The jobs as last seen; not all have ended if the time was over first.
     """
     states: dict[str, JobState] = {}
+    counted: object = None
     jobs: list[JobView] = []
     for jobs in watch(client, job_ids, tell, poll_s=poll_s, timeout_s=timeout_s):
+        counted = _tell_counts(jobs, counted, tell)
         for job in jobs:
-            if states.get(job.id) is not job.state:
+            if states.get(job.id) is not job.state and _has_own_line(job, len(jobs)):
                 tell(render.follow_line(job))
                 states[job.id] = job.state
     return jobs
@@ -104,17 +144,25 @@ def follow(
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=False) as live:
             for jobs in watch(client, job_ids, tell, poll_s=poll_s, timeout_s=timeout_s):
-                live.update(render.follow_table(jobs), refresh=True)
+                live.update(group_view.follow_page(jobs, console.height), refresh=True)
+            live.update(render.follow_table(jobs))  # What stays on the screen is the whole table.
         return jobs
+
+    def write(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     last: dict[str, tuple[tuple[object, ...], int, float]] = {}
+    counted: object = None
     for jobs in watch(client, job_ids, tell, poll_s=poll_s, timeout_s=timeout_s):
+        counted = _tell_counts(jobs, counted, write)
         for job in jobs:
             step = job.progress.step if job.progress else 0
             change = (job.state, job.why, job.progress.phase if job.progress else None)
             now = time.monotonic()
             before = last.get(job.id)
-            if before is None or before[0] != change or (before[1] != step and now - before[2] >= _QUIET_S):
-                console.print(render.follow_line(job), markup=False, highlight=False, soft_wrap=True)
+            moved = before is None or before[0] != change or (before[1] != step and now - before[2] >= _QUIET_S)
+            if moved and _has_own_line(job, len(jobs)):
+                write(render.follow_line(job))
                 last[job.id] = (change, step, now)
     return jobs
 
@@ -162,6 +210,45 @@ def end_of_log(client: Client, ref: str, lines: int) -> str:
     except NotFound:
         return ""
     return "\n".join(kept.decode(errors="replace").splitlines()[-lines:])
+
+
+def _look(client: Client, job_ids: Sequence[str], known: dict[str, JobView], tell: Tell, poll_s: float) -> None:
+    """Ask for the jobs, those of one campaign together where they are many: a group of 200 is one question a second."""
+    pending = dict.fromkeys(job_ids)
+    while pending:
+        job_id = next(iter(pending))
+        job = known[job_id] = _patiently(lambda job_id=job_id: client.job(job_id), tell, poll_s)  # type: ignore[misc]
+        del pending[job_id]
+        same = [i for i in pending if i not in known or known[i].campaign_id == job.campaign_id]
+        if len(same) < _TOGETHER:
+            continue
+        group = _patiently(lambda job=job: client.jobs(job.campaign_id, limit=10_000), tell, poll_s)  # type: ignore[misc]
+        for view in group:
+            if view.id in pending:
+                known[view.id] = view
+                del pending[view.id]
+
+
+def _tell_counts(jobs: Sequence[JobView], before: object, tell: Tell) -> object:
+    """Of a large group: one line at first, and one whenever more of it has ended; gives what to remember."""
+    counts = {state: number for state, number in group_view.count_states(jobs).items() if state.is_terminal}
+    if len(jobs) > _LARGE and counts != before:
+        tell(group_view.counts_line(jobs))
+    return counts
+
+
+def _has_own_line(job: JobView, num_jobs: int) -> bool:
+    """In a large group only what runs or has run: the counts tell the others."""
+    if num_jobs <= _LARGE or job.state in {JobState.RUNNING, JobState.FAILED}:
+        return True
+    return job.state.is_terminal and job.started_at is not None
+
+
+def _unless_missing(ask: Callable[[], Answer]) -> Answer | None:
+    try:
+        return ask()
+    except NotFound:
+        return None
 
 
 def _patiently(ask: Callable[[], Answer], tell: Tell, poll_s: float) -> Answer:

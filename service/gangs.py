@@ -3,6 +3,9 @@
 Ranks are indivisible: each fits on one node whole. A gang starts whole or waits. Order: the oldest first. If the oldest
 does not fit, a younger one may start only if the oldest would still fit next to it and next to every younger gang that
 runs: the oldest then waits for older gangs alone, which end, so nothing starves.
+
+A gang whose campaign runs all that its ``max_parallel`` allows waits for its campaign, not for resources: it holds back
+nobody else, and takes its old place in the order again as soon as a gang of its campaign has ended.
 """
 
 import math
@@ -18,6 +21,16 @@ _EPSILON = 1e-6
 
 
 @dataclass(frozen=True)
+class Limit:
+    """How many gangs of one campaign may hold resources at a time."""
+
+    campaign_id: str
+    campaign: str
+    """Its name, for people."""
+    max_parallel: int
+
+
+@dataclass(frozen=True)
 class Gang:
     """A job that asks for resources."""
 
@@ -26,6 +39,8 @@ class Gang:
     job_id: str
     name: str
     need: Resources
+    limit: Limit | None = None
+    """None: its campaign may run as many jobs as fit."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +111,9 @@ def admit(waiting: Sequence[Gang], held: Sequence[Held], capacity: Capacity) -> 
     head: Gang | None = None
     decisions = []
     for gang in sorted(waiting, key=lambda g: g.seq):
+        if (over := _over_limit(gang, running)) is not None:
+            decisions.append(Admission(gang, "wait", over))
+            continue
         placement = place(gang.need, free_after(capacity, running))
         if placement is None:
             decisions.append(Admission(gang, "wait", _why_not(gang, running, capacity)))
@@ -122,6 +140,19 @@ def free_after(capacity: Capacity, held: Sequence[Held]) -> Free:
                 cpus, gpus = free[node]
                 free[node] = (cpus - owner.gang.need.cpus_per_rank, gpus - owner.gang.need.gpus_per_rank)
     return free
+
+
+def _over_limit(gang: Gang, held: Sequence[Held]) -> str | None:
+    """Say that the campaign has all the gangs it may have at a time; None if it has not."""
+    if gang.limit is None:
+        return None
+    own = sum(o.gang.limit is not None and o.gang.limit.campaign_id == gang.limit.campaign_id for o in held)
+    if own < gang.limit.max_parallel:
+        return None
+    most = gang.limit.max_parallel
+    return (
+        f"waits: campaign {gang.limit.campaign} already runs {own} of its at most {most} job{'s' if most > 1 else ''}"
+    )
 
 
 def _still_fits(head: Gang, held: Sequence[Held], capacity: Capacity) -> bool:

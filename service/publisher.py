@@ -23,9 +23,9 @@ import httpx
 
 from cluster.errors import ClusterRefused, ClusterUnreachable
 from cluster.executor import Executor
-from configs import Launch, __version__
 from configs.artifacts import JobDirectory, write_atomic
 from service.errors import StoreError
+from service.launches import build_launch
 from service.records import AttemptRow, JobRow
 from service.settings import Settings
 from service.spool import Spool, append_status, is_quiet, read_spool
@@ -252,7 +252,8 @@ class Publisher:
             self._door = self._mlflow_answers()
         if not self._door or sum(t.running_since is not None for t in self._tries.values()) >= _MAX_RUNNING:
             return
-        launch = self._launch(job, attempt)
+        campaign = self._store.campaigns([job.campaign_id])[job.campaign_id]
+        launch = build_launch(self._settings, campaign, job, attempt, {})
         write_atomic(directory.publish_launch, launch.model_dump_json(by_alias=True, indent=1))
         number = tries.count + 1
         words = f"try {number} of {MAX_TRIES}: {why}"
@@ -274,23 +275,6 @@ class Publisher:
             count = kinds.count(_TRY)
             self._tries[job.id] = _Tries(count, _GAVE_UP in kinds, self._clock() if count else None)
         return self._tries[job.id]
-
-    def _launch(self, job: JobRow, attempt: AttemptRow) -> Launch:
-        return Launch(
-            prunus_version=__version__,
-            job_id=job.id,
-            job_name=job.name,
-            campaign_id=job.campaign_id,
-            campaign_name=self._store.campaign_names([job.campaign_id])[job.campaign_id],
-            attempt=attempt.number,
-            attempt_id=attempt.id,
-            token=str(attempt.token),
-            job_dir=str(self._settings.job_directory(job.id)),
-            cache_dir=str(self._settings.cache),
-            spec=job.spec,
-            mlflow_uri=self._settings.mlflow_uri,
-            mlflow_experiment=self._settings.mlflow_experiment,
-        )
 
 
 def _name(job_id: str, number: int) -> str:

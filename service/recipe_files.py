@@ -52,13 +52,16 @@ def find_recipe(name: str) -> Path:
     raise ConfigError(what, file=name, remedy=f"{hint}`prunus recipes` lists the shipped ones")
 
 
-def load_recipe(file: str, overrides: Sequence[str] = (), name: str | None = None) -> Campaign:
+def load_recipe(
+    file: str, overrides: Sequence[str] = (), name: str | None = None, max_parallel: int | None = None
+) -> Campaign:
     """Read what a user named; relative data files are taken from the working directory.
 
     Args:
         file: A path, or the name of a shipped recipe.
         overrides: ``a.b=value``.
         name: Another name for the campaign, or for the only job of a file without ``jobs``.
+        max_parallel: How many of its jobs may hold resources at one time; None: what the file says.
 
     Raises:
         ConfigError: Any mistake in the file, the overrides or the name.
@@ -75,6 +78,8 @@ def load_recipe(file: str, overrides: Sequence[str] = (), name: str | None = Non
         document, _ = parse(text, str(path))
         key = "campaign" if isinstance(document, dict) and "jobs" in document else "name"
         given.append(f"{key}={json.dumps(name)}")
+    if max_parallel is not None:
+        given.append(f"max_parallel={max_parallel}")
     return load_text(text, file=str(path), overrides=given, base=Path.cwd())
 
 

@@ -91,6 +91,22 @@ class CampaignRow:
     id: str
     name: str | None
     created_at: float
+    max_parallel: int | None = None
+    """How many of its jobs may hold resources at one time; None: as many as fit."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self.name or self.id
+
+
+@dataclass(frozen=True)
+class CampaignCounts:
+    """The jobs of one campaign, summed up."""
+
+    by_state: Mapping[JobState, int]
+    finished_at: float | None
+    """When the last of its jobs ended; None while one has not."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,11 @@ def job_row(row: Mapping[Any, Any]) -> JobRow:
         bytes_on_disk=row["bytes_on_disk"],
         manifest_sha256=row["manifest_sha256"],
     )
+
+
+def campaign_row(row: Mapping[Any, Any]) -> CampaignRow:
+    """Read one row of the table of campaigns."""
+    return CampaignRow(row["id"], row["name"], row["created_at"], row["max_parallel"])
 
 
 def attempt_row(row: Mapping[Any, Any]) -> AttemptRow:

@@ -12,21 +12,22 @@ submitting it again adopts it. MLflow is needed only to resolve ``models:/``; a 
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from cluster.errors import ClusterError, ClusterUnreachable
 from cluster.executor import Executor, Poll
-from configs import Launch, Outcome, StopReason, __version__
+from configs import Outcome, StopReason
 from configs.artifacts import JobDirectory, write_atomic
 from service import policies
 from service.ending import explain_end, summarize_end
 from service.errors import NotFound, Refused, StaleTransition, StoreError, Unreachable
 from service.evidence import DRIVER_LOG, Left, driver_log_tail, read_attempt
-from service.gangs import Admission, Gang, Held, admit
-from service.records import AttemptRow, JobRow
+from service.gangs import Admission, Gang, Held, Limit, admit
+from service.launches import build_launch
+from service.records import AttemptRow, CampaignRow, JobRow
 from service.settings import Settings
 from service.sources import Sources
 from service.states import end_state
@@ -278,7 +279,8 @@ class Scheduler:
     # ---- dispatch
 
     def _dispatch(self) -> None:
-        queued = {job.id: job for job in self._store.jobs([JobState.QUEUED])}
+        now, not_before = self._clock(), self._memory.not_before
+        queued = {job.id: job for job in self._store.jobs([JobState.QUEUED]) if now >= not_before.get(job.id, 0.0)}
         if not queued:
             return
         try:
@@ -289,12 +291,14 @@ class Scheduler:
                 self._guarded(job, partial(self._store.set_why, job, f"the cluster cannot be asked: {error}"))
             return
         self._note_ray(answers=True)
-        held = [Held(_gang(job), attempt.placement) for job, attempt in self._store.active()]
-        for decision in admit([_gang(job) for job in queued.values()], held, capacity):
+        active = self._store.active()
+        campaigns = self._store.campaigns(job.campaign_id for job in [*queued.values(), *(job for job, _ in active)])
+        held = [Held(_gang(job, campaigns), attempt.placement) for job, attempt in active]
+        for decision in admit([_gang(job, campaigns) for job in queued.values()], held, capacity):
             job = queued[decision.gang.job_id]
             if decision.action == "wait":
                 self._guarded(job, partial(self._store.set_why, job, decision.reason))
-            elif self._clock() >= self._memory.not_before.get(job.id, 0.0):
+            else:
                 self._guarded(job, partial(self._start, job, decision))
 
     def _start(self, job: JobRow, decision: Admission) -> None:
@@ -317,7 +321,8 @@ class Scheduler:
         """Tell Ray of a committed attempt; harmless if it has heard already."""
         directory = JobDirectory(self._settings.job_directory(job.id))
         try:
-            launch = self._launch(job, attempt)
+            campaign = self._store.campaigns([job.campaign_id])[job.campaign_id]
+            launch = build_launch(self._settings, campaign, job, attempt, self._sources.resolve_all(job))
             write_atomic(directory.launch(attempt.number), launch.model_dump_json(by_alias=True, indent=1))
         except (Refused, NotFound) as error:
             self._end(job, attempt, _NOTHING, policies.Verdict(True, StopReason.USER_ERROR, str(error)))
@@ -343,24 +348,6 @@ class Scheduler:
         self._store.note(attempt, submitted_at=self._clock())
         log.info("attempt=%s Ray has it", attempt.id)
 
-    def _launch(self, job: JobRow, attempt: AttemptRow) -> Launch:
-        return Launch(
-            prunus_version=__version__,
-            job_id=job.id,
-            job_name=job.name,
-            campaign_id=job.campaign_id,
-            campaign_name=self._store.campaign_names([job.campaign_id])[job.campaign_id],
-            attempt=attempt.number,
-            attempt_id=attempt.id,
-            token=str(attempt.token),
-            job_dir=str(self._settings.job_directory(job.id)),
-            cache_dir=str(self._settings.cache),
-            spec=job.spec,
-            sources=self._sources.resolve_all(job),
-            mlflow_uri=self._settings.mlflow_uri,
-            mlflow_experiment=self._settings.mlflow_experiment,
-        )
-
     # ---- notes
 
     def _note_stale(self, attempt: AttemptRow, outcome: Outcome) -> None:
@@ -382,8 +369,10 @@ class Scheduler:
                 log.warning("Ray does not answer, nothing is concluded about attempts: %s", why)
 
 
-def _gang(job: JobRow) -> Gang:
-    return Gang(job.seq, job.id, job.name, job.spec.resources)
+def _gang(job: JobRow, campaigns: Mapping[str, CampaignRow]) -> Gang:
+    campaign = campaigns[job.campaign_id]
+    limit = Limit(campaign.id, campaign.title, campaign.max_parallel) if campaign.max_parallel else None
+    return Gang(job.seq, job.id, job.name, job.spec.resources, limit)
 
 
 def _results(outcome: Outcome | None, job: JobRow) -> dict[str, Any]:

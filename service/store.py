@@ -67,7 +67,11 @@ class Store(StoreReader):
     ) -> None:
         connection.execute(
             insert(campaigns).values(
-                id=row.id, name=row.name, labels=json.dumps(dict(labels)), created_at=row.created_at
+                id=row.id,
+                name=row.name,
+                labels=json.dumps(dict(labels)),
+                created_at=row.created_at,
+                max_parallel=row.max_parallel,
             )
         )
         for job in new_jobs:
@@ -161,19 +165,24 @@ class Store(StoreReader):
         """
         with self._write() as connection:
             job = self._job(connection, job_id, lock=True)
-            now = self._clock()
-            if job.state in WAITING:
-                self._move(connection, job_id, job.state, JobState.CANCELLED, why, {"finished_at": now})
-                self._log(connection, job_id, None, "cancelled", why)
-            elif job.state in ACTIVE and job.state is not JobState.CANCELLING:
-                self._move(connection, job_id, job.state, JobState.CANCELLING, why, {})
-                connection.execute(
-                    update(attempts)
-                    .where(attempts.c.job_id == job_id, attempts.c.finished_at.is_(None))
-                    .values(state=JobState.CANCELLING.value, stop_reason=reason.value)
-                )
-                self._log(connection, job_id, None, "stop", why)
+            self._stop(connection, job_id, job.state, reason, why)
             return self._job(connection, job_id)
+
+    def cancel_campaign(self, campaign_id: str, why: str) -> list[str]:
+        """Ask for the end of all jobs of a campaign that have not ended, in one transaction: none starts meanwhile, and
+        none is skipped because of another.
+
+        Returns:
+            Ids of the jobs that were ended or asked to stop now, in the order of the queue; a repeat gives none.
+        """
+        query = select(jobs.c.id, jobs.c.state).where(jobs.c.campaign_id == campaign_id).order_by(jobs.c.seq)
+        with self._write() as connection:
+            found = connection.execute(query.with_for_update()).all()
+            return [
+                row.id
+                for row in found
+                if self._stop(connection, row.id, JobState(row.state), StopReason.CANCELLED, why)
+            ]
 
     def end_attempt(
         self,
@@ -238,6 +247,23 @@ class Store(StoreReader):
         )
         if moved.rowcount != 1:
             raise StaleTransition(f"job {job_id} is not {old} any more; {old} -> {new} was dropped")
+
+    def _stop(self, connection: Connection, job_id: str, state: JobState, reason: StopReason, why: str) -> bool:
+        """End a waiting job, ask a running one to end; False: it ends, or has ended, already."""
+        if state in WAITING:
+            self._move(connection, job_id, state, JobState.CANCELLED, why, {"finished_at": self._clock()})
+            self._log(connection, job_id, None, "cancelled", why)
+            return True
+        if state not in ACTIVE or state is JobState.CANCELLING:
+            return False
+        self._move(connection, job_id, state, JobState.CANCELLING, why, {})
+        connection.execute(
+            update(attempts)
+            .where(attempts.c.job_id == job_id, attempts.c.finished_at.is_(None))
+            .values(state=JobState.CANCELLING.value, stop_reason=reason.value)
+        )
+        self._log(connection, job_id, None, "stop", why)
+        return True
 
     def _set_attempt(self, connection: Connection, attempt: AttemptRow, **values: Any) -> None:
         changed = connection.execute(

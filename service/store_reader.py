@@ -2,16 +2,26 @@
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from service.database import Database
 from service.errors import NotFound, Refused, StoreError
-from service.records import AttemptRow, CampaignRow, EventRow, JobRow, attempt_row, job_row
+from service.records import (
+    AttemptRow,
+    CampaignCounts,
+    CampaignRow,
+    EventRow,
+    JobRow,
+    attempt_row,
+    campaign_row,
+    job_row,
+)
 from service.states import ACTIVE
 from service.tables import attempts, campaigns, events, idempotency, jobs
 from service.wire import JobState
@@ -72,7 +82,7 @@ class StoreReader:
             return "`prunus list` shows them"
         names = [job.name for job in self.jobs(campaign_id=campaign.id, limit=1)]
         example = f", such as {ref}/{names[0]}" if names else ""
-        return f"that is a campaign: name one of its jobs{example}; `prunus list --campaign {ref}` shows them"
+        return f"that is a campaign: name one of its jobs{example}; `prunus show {ref}` lists them"
 
     def newest_job(self, name: str, states: Iterable[JobState]) -> JobRow | None:
         """Newest job with this name or id in one of the states."""
@@ -101,14 +111,50 @@ class StoreReader:
         with self._read() as connection:
             found = connection.execute(query).mappings().first()
         if found is None:
-            raise NotFound(f"no campaign {ref!r}; `prunus list` shows jobs with their campaigns")
-        return CampaignRow(found["id"], found["name"], found["created_at"])
+            raise NotFound(f"no campaign {ref!r}; `prunus campaigns` shows them, `prunus list` jobs with theirs")
+        return campaign_row(found)
 
-    def campaign_names(self, ids: Iterable[str]) -> dict[str, str | None]:
-        """Names of campaigns by id."""
-        query = select(campaigns.c.id, campaigns.c.name).where(campaigns.c.id.in_(set(ids)))
+    def campaigns(self, ids: Iterable[str]) -> dict[str, CampaignRow]:
+        """Campaigns by id."""
+        query = select(campaigns).where(campaigns.c.id.in_(set(ids)))
         with self._read() as connection:
-            return {row.id: row.name for row in connection.execute(query)}
+            return {row["id"]: campaign_row(row) for row in connection.execute(query).mappings()}
+
+    def newest_campaigns(self, limit: int) -> list[CampaignRow]:
+        """Campaigns, newest first; a job that was submitted alone and without one is none."""
+        several = select(jobs.c.campaign_id).group_by(jobs.c.campaign_id).having(func.count() > 1)
+        query = (
+            select(campaigns)
+            .where(campaigns.c.name.is_not(None) | campaigns.c.id.in_(several))
+            .order_by(campaigns.c.created_at.desc(), campaigns.c.id.desc())
+            .limit(limit)
+        )
+        with self._read() as connection:
+            return [campaign_row(row) for row in connection.execute(query).mappings()]
+
+    def counts(self, campaign_ids: Iterable[str]) -> dict[str, CampaignCounts]:
+        """How many jobs of each campaign are in which state."""
+        query = (
+            select(
+                jobs.c.campaign_id,
+                jobs.c.state,
+                func.count().label("number"),
+                func.max(jobs.c.finished_at).label("last"),
+            )
+            .where(jobs.c.campaign_id.in_(set(campaign_ids)))
+            .group_by(jobs.c.campaign_id, jobs.c.state)
+        )
+        with self._read() as connection:
+            rows = connection.execute(query).all()
+        by_state: dict[str, dict[JobState, int]] = defaultdict(dict)
+        last: dict[str, float] = defaultdict(float)
+        for row in rows:
+            by_state[row.campaign_id][JobState(row.state)] = row.number
+            last[row.campaign_id] = max(last[row.campaign_id], row.last or 0.0)
+        return {
+            campaign_id: CampaignCounts(counts, last[campaign_id] if all(s.is_terminal for s in counts) else None)
+            for campaign_id, counts in by_state.items()
+        }
 
     def jobs(
         self,

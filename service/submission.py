@@ -68,7 +68,7 @@ class Submitter:
                 return earlier
         now = self._clock()
         jobs = self._plan(campaign, now)
-        row = CampaignRow(new_ids("c", 1, now)[0], campaign.name, now)
+        row = CampaignRow(new_ids("c", 1, now)[0], campaign.name, now, campaign.max_parallel)
         campaign_id = self._store.add_campaign(row, campaign.labels, jobs, key, digest)
         if campaign_id == row.id:
             log.info("campaign=%s %d jobs queued: %s", row.id, len(jobs), ", ".join(job.id for job in jobs))

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
 )
 
 metadata = MetaData(
@@ -34,6 +35,10 @@ campaigns = Table(
     Column("name", String(100)),
     Column("labels", Text, nullable=False),
     Column("created_at", Float(53), nullable=False),
+    # How many of its jobs may hold resources at one time; null: no limit.
+    Column("max_parallel", Integer),
+    # MLflow knows how the campaign ended.
+    Column("settled", Boolean, nullable=False, server_default=false()),
     Index(None, "name"),
 )
 

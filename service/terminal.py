@@ -7,27 +7,30 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
 
 import typer
 from pydantic import BaseModel
-from rich.console import Console
+from rich.console import Console, RenderableType
 from typer.core import TyperGroup
 
 from cluster.errors import ClusterError
 from configs import ConfigError
-from service import embedded, follow, render
+from service import embedded, follow, group_view, render
 from service.client import Client
 from service.embedded_parts import UpOptions
 from service.errors import Damaged, NotFound, Refused, ServerFault, ServiceError, Unreachable
 from service.settings import Settings
-from service.wire import CampaignView, JobState, JobView
+from service.wire import CampaignCancelled, CampaignView, JobState, JobView
 
 EXIT_NOT_SUCCEEDED = 1
 EXIT_USAGE = 2
 EXIT_GAVE_UP = 124
 EXIT_INTERRUPTED = 130
+_MOST_NAMED = 10
+"""So many jobs are named one by one."""
 
 EPILOG = (
     f"Exit codes: 0 ok; {EXIT_NOT_SUCCEEDED} a job did not succeed (wait, submit --wait); {EXIT_USAGE} wrong usage or "
@@ -36,6 +39,14 @@ EPILOG = (
     f"{EXIT_GAVE_UP} gave up waiting (wait --timeout), the jobs go on; {EXIT_INTERRUPTED} Ctrl-C.  "
     "Environment: PRUNUS_URL, PRUNUS_TOKEN, PRUNUS_HOME (default ~/.prunus), PRUNUS_CPUS."
 )
+
+Url = Annotated[
+    str | None, typer.Option("--url", envvar="PRUNUS_URL", help="Server; without one the embedded default is used.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Refs = Annotated[list[str], typer.Argument(metavar="JOB|CAMPAIGN...", help="Names, CAMPAIGN/NAME or ids.")]
+IsCampaign = Annotated[bool, typer.Option("--campaign", help="It is a campaign, where a job has the same name.")]
+Home = Annotated[Path | None, typer.Option("--home", help="Home of the embedded default (PRUNUS_HOME, ~/.prunus).")]
 
 
 class Commands(TyperGroup):
@@ -88,19 +99,30 @@ def up_options(settings: Settings) -> UpOptions | None:
     return options if options != UpOptions() else None
 
 
-def wait_for(client: Client, ids: list[str], *, live: bool, timeout_s: float | None = None) -> list[JobView]:
+def wait_for(
+    client: Client, ids: Sequence[str], *, live: bool, cancel: Sequence[str] = (), timeout_s: float | None = None
+) -> list[JobView]:
+    """Wait for jobs.
+
+    Args:
+        cancel: What `prunus cancel` takes for all of them, told on Ctrl-C; empty: ``ids``.
+    """
     try:
         if live:
             return follow.follow(client, ids, stdout(), note, timeout_s=timeout_s)
         return follow.wait_quietly(client, ids, note, timeout_s=timeout_s)
     except KeyboardInterrupt:
-        fail(f"stopped looking; the jobs go on. To end them: prunus cancel {' '.join(ids)}", EXIT_INTERRUPTED)
+        fail(f"stopped looking; the jobs go on. To end them: prunus cancel {' '.join(cancel or ids)}", EXIT_INTERRUPTED)
 
 
 def exit_by(jobs: Sequence[JobView]) -> None:
     unsuccessful = [job for job in jobs if job.state is not JobState.SUCCEEDED]
-    for job in unsuccessful:
-        note(f"{job.name} is {job.state.value}: {job.why}  (prunus why {job.id})")
+    for state in dict.fromkeys(job.state for job in unsuccessful):
+        own = [job for job in unsuccessful if job.state is state]
+        for job in own[:_MOST_NAMED]:
+            note(f"{job.name} is {job.state.value}: {job.why}  (prunus why {job.id})")
+        if more := own[_MOST_NAMED:]:
+            note(f"{len(more)} more are {state.value}  (prunus show {more[0].campaign_id} --state {state.value})")
     if unsuccessful:
         raise typer.Exit(EXIT_NOT_SUCCEEDED)
 
@@ -109,8 +131,38 @@ def print_submitted(view: CampaignView, as_json: bool) -> None:
     if as_json:
         print_json(view)
         return
-    stdout().print(render.jobs_table(view.jobs))
+    if len(view.jobs) <= 2 * _MOST_NAMED:
+        stdout().print(render.jobs_table(view.jobs))
+    else:
+        most = f", at most {view.max_parallel} at a time" if view.max_parallel else ""
+        typer.echo(f"{view.title}: {group_view.counts_line(view.jobs)}{most}  (prunus show {view.id})")
     note(f"queued; to follow: prunus wait --follow {view.id}")
+
+
+def print_page(value: BaseModel, as_json: bool, page: Callable[[], RenderableType]) -> None:
+    if as_json:
+        print_json(value)
+    else:
+        stdout().print(page())
+
+
+def cancelled_line(answer: CampaignCancelled) -> str:
+    """One line: how many jobs were ended at once, how many were asked to stop, how many had ended before."""
+    now = [job for job in answer.campaign.jobs if job.id in set(answer.cancelled)]
+    stopping = sum(not job.state.is_terminal for job in now)
+    before = answer.campaign.num_jobs - len(now)
+    words = [f"{len(now)} of {answer.campaign.num_jobs} jobs cancelled"]
+    if stopping:
+        words.append(f"{stopping} of these ran and {'is' if stopping == 1 else 'are'} asked to stop")
+    if before:
+        words.append(f"{before} had ended, or been cancelled, before")
+    return f"{answer.campaign.title}: {'; '.join(words)}"
+
+
+def names(jobs: Sequence[JobView]) -> str:
+    """Names of jobs; of many, the first ones and how many more."""
+    more = f" and {len(jobs) - _MOST_NAMED} more" if len(jobs) > _MOST_NAMED else ""
+    return ", ".join(job.name for job in jobs[:_MOST_NAMED]) + more
 
 
 def print_json(value: BaseModel | Sequence[BaseModel]) -> None:

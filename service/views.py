@@ -1,10 +1,11 @@
 """Rows of the store as what travels over HTTP. Decides nothing, changes nothing."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
-from service.records import AttemptRow, CampaignRow, JobRow
+from service.records import AttemptRow, CampaignCounts, CampaignRow, JobRow
 from service.store import Store
-from service.wire import AttemptView, CampaignView, JobDetail, JobState, JobView
+from service.wire import AttemptView, CampaignSummary, CampaignView, JobDetail, JobState, JobView
 
 
 class Views:
@@ -36,12 +37,24 @@ class Views:
     def campaign(self, row: CampaignRow) -> CampaignView:
         """A campaign with its jobs, parents first."""
         jobs = self._of(self._store.jobs(campaign_id=row.id))
-        return CampaignView(id=row.id, name=row.name, created_at=row.created_at, jobs=tuple(jobs))
+        (summary,) = self._summaries([row])
+        return CampaignView(**dict(summary), jobs=tuple(jobs))
+
+    def campaigns(self, limit: int) -> list[CampaignSummary]:
+        """Campaigns, newest first."""
+        return self._summaries(self._store.newest_campaigns(limit))
+
+    def _summaries(self, rows: Sequence[CampaignRow]) -> list[CampaignSummary]:
+        counted = self._store.counts(row.id for row in rows)
+        steps: dict[str, float] = defaultdict(float)
+        for job, attempt in self._store.active():
+            steps[job.campaign_id] += _share_of_steps(attempt)
+        return [_summary(row, counted.get(row.id, CampaignCounts({}, None)), steps[row.id]) for row in rows]
 
     def _of(self, rows: Sequence[JobRow]) -> list[JobView]:
         attempts = self._store.attempts(row.id for row in rows)
-        names = self._store.campaign_names({row.campaign_id for row in rows})
-        return [self._view(row, attempts[row.id], names[row.campaign_id]) for row in rows]
+        campaigns = self._store.campaigns(row.campaign_id for row in rows)
+        return [self._view(row, attempts[row.id], campaigns[row.campaign_id].name) for row in rows]
 
     def _view(self, row: JobRow, attempts: list[AttemptRow], campaign_name: str | None) -> JobView:
         return JobView(
@@ -66,6 +79,28 @@ class Views:
             published=row.published,
             bytes_on_disk=row.bytes_on_disk,
         )
+
+
+def _summary(row: CampaignRow, counted: CampaignCounts, steps: float) -> CampaignSummary:
+    num_jobs = sum(counted.by_state.values())
+    ended = sum(number for state, number in counted.by_state.items() if state.is_terminal)
+    return CampaignSummary(
+        id=row.id,
+        name=row.name,
+        created_at=row.created_at,
+        finished_at=counted.finished_at,
+        max_parallel=row.max_parallel,
+        num_jobs=num_jobs,
+        counts=dict(counted.by_state),
+        progress=min(1.0, (ended + steps) / num_jobs) if num_jobs else 0.0,
+    )
+
+
+def _share_of_steps(attempt: AttemptRow) -> float:
+    progress = attempt.progress
+    if progress is None or not progress.num_steps:
+        return 0.0
+    return min(1.0, progress.step / progress.num_steps)
 
 
 def _attempt_view(row: AttemptRow) -> AttemptView:

@@ -5,7 +5,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from configs import Campaign, JobSpec, Progress, StopReason
-from configs.base import Record, Strict
+from configs.base import Fraction, Record, Strict
 
 
 class JobState(StrEnum):
@@ -84,13 +84,42 @@ class JobDetail(JobView):
     spec: JobSpec
 
 
-class CampaignView(Record):
-    """Jobs that were submitted together."""
+class CampaignSummary(Record):
+    """Jobs that were submitted together, counted."""
 
     id: str
     name: str | None = None
     created_at: float
+    """Unix seconds."""
+    finished_at: float | None = None
+    """When the last job ended; null while one has not."""
+    max_parallel: int | None = None
+    """How many of its jobs may hold resources at one time; null: as many as fit."""
+    num_jobs: int = 0
+    counts: dict[JobState, int] = Field(default_factory=dict)
+    """Number of jobs in each state that occurs."""
+    progress: Fraction = 0.0
+    """Mean over the jobs: 1 for one that has ended, the share of its steps for one that runs."""
+
+    @property
+    def title(self) -> str:
+        """What people call it."""
+        return self.name or self.id
+
+
+class CampaignView(CampaignSummary):
+    """A campaign with its jobs, parents first."""
+
     jobs: tuple[JobView, ...]
+
+
+class CampaignCancelled(Record):
+    """Answer to ``POST /v1/campaigns/{ref}/cancel``."""
+
+    cancelled: tuple[str, ...]
+    """Ids of the jobs that this call ended, or asked to stop; empty for a repeat."""
+    campaign: CampaignView
+    """As it is now: a job that was asked to stop is CANCELLING until its processes are gone."""
 
 
 class FileView(Record):

@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 import uvicorn
+from command_line import Run, clock_that, serving
 from starlette.testclient import TestClient
+from typer.testing import CliRunner
 from world import HOST, World, make_app
 
 from cluster.executor import Node
 from cluster.fake import FakeExecutor
+from service import follow
+from service.cli import app
 from service.client import Client
 from service.sources import NoRegistry, Registry
 
@@ -64,3 +68,14 @@ def client(world: World) -> Iterator[Client]:
     server.should_exit = True
     thread.join(20.0)
     assert not thread.is_alive()
+
+
+@pytest.fixture
+def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
+    """Run a command against ``world``; gives its result."""
+    world.cluster.automatic = True
+    monkeypatch.setenv("PRUNUS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(follow, "time", clock_that(world.step))
+    with serving(world) as url:
+        monkeypatch.setenv("PRUNUS_URL", url)
+        yield lambda *words: CliRunner().invoke(app, [str(word) for word in words])

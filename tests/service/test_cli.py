@@ -1,26 +1,20 @@
 """The command line against the real API around a fake cluster. Pauses of the poll loop move the scheduler on."""
 
-import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import uvicorn
-from click.testing import Result
+from command_line import Run, clock_that, serving
 from typer.testing import CliRunner
 from world import World
 
 from configs import StopReason
 from service import embedded, follow, recipe_files
-from service.app import Parts, create_app
 from service.cli import app
 from service.client import Client
 from service.embedded_parts import UpOptions
@@ -40,7 +34,6 @@ jobs:
     model: {from: "job:teacher"}
     method: {name: gradual_magnitude, final_sparsity: 0.9}
 """
-Run = Callable[..., Result]
 
 
 @pytest.fixture
@@ -53,47 +46,9 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.fixture
-def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Run a command against ``world``; gives its result."""
-    world.cluster.automatic = True
-    monkeypatch.setenv("PRUNUS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(follow, "time", clock_that(world.step))
-    with serving(world) as url:
-        monkeypatch.setenv("PRUNUS_URL", url)
-        yield lambda *words: CliRunner().invoke(app, [str(word) for word in words])
-
-
-@contextlib.contextmanager
-def serving(world: World, *, is_embedded: bool = False) -> Iterator[str]:
-    """Answer on loopback; gives the address."""
-    settings = world.settings.model_copy(update={"embedded": is_embedded})
-    api = create_app(Parts(settings, world.store, world.cluster, world.sources, world.registry))
-    server = uvicorn.Server(uvicorn.Config(api, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
-    listener = socket.create_server(("127.0.0.1", 0))
-    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-def clock_that(pause: Callable[[], Any]) -> SimpleNamespace:
-    """Stands in for ``time``: every pause calls ``pause`` and counts as a second."""
-    seconds = [0.0]
-
-    def sleep(_: float) -> None:
-        seconds[0] += 1.0
-        pause()
-
-    return SimpleNamespace(sleep=sleep, monotonic=lambda: seconds[0], time=lambda: seconds[0])
-
-
 def test_help_names_every_command_and_the_exit_codes() -> None:
     help_text = CliRunner().invoke(app, ["--help"]).stdout
-    commands = "up down submit plan list show why logs cancel wait fetch convert inspect recipes"
+    commands = "up down submit plan list campaigns show why logs cancel wait fetch convert inspect recipes"
     for command in commands.split(" "):
         assert f"  {command} " in help_text
     assert "Exit codes: 0 ok; 1 a job did not succeed" in help_text
@@ -302,12 +257,14 @@ def test_show_and_logs_and_cancel(recipe: Path, run: Run, world: World) -> None:
     shown = run("show", "teacher").stdout
     assert "RUNNING" in shown and "classification x dense, 1 x 1 CPU" in shown
     assert json.loads(run("show", "teacher", "--json").stdout)["spec"]["model"]["from"] == "org/base"
-    assert run("cancel", "demo").stdout.splitlines() == ["teacher: CANCELLING", "student: CANCELLED"]
+    assert run("cancel", "demo").stdout.splitlines() == [
+        "demo: 2 of 2 jobs cancelled; 1 of these ran and is asked to stop"
+    ]
 
 
 def test_a_campaign_in_place_of_a_job_is_told(recipe: Path, run: Run) -> None:
     run("submit", recipe)
-    for command in ("show", "why", "logs"):
+    for command in ("why", "logs"):
         result = run(command, "demo")
         assert result.exit_code == NotFound.exit_code
         assert "that is a campaign: name one of its jobs, such as demo/teacher" in result.stderr

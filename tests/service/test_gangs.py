@@ -6,15 +6,15 @@ import pytest
 
 from cluster.executor import Capacity, Node
 from configs.spec import Resources
-from service.gangs import Gang, Held, admit, free_after, place, refuse_impossible
+from service.gangs import Gang, Held, Limit, admit, free_after, place, refuse_impossible
 
 ONE_NODE = Capacity((Node("n1", 2.0, 0.0),))
 TWO_NODES = Capacity((Node("n1", 4.0, 1.0), Node("n2", 2.0, 1.0)))
 
 
-def gang(seq: int, ranks: int = 1, cpus: float = 1.0, gpus: int = 0) -> Gang:
+def gang(seq: int, ranks: int = 1, cpus: float = 1.0, gpus: int = 0, limit: Limit | None = None) -> Gang:
     need = Resources(num_ranks=ranks, cpus_per_rank=cpus, gpus_per_rank=gpus)
-    return Gang(seq, f"j-{seq}", f"job{seq}", need)
+    return Gang(seq, f"j-{seq}", f"job{seq}", need, limit)
 
 
 @pytest.mark.parametrize(
@@ -97,6 +97,48 @@ def test_what_can_never_fit_is_told_with_numbers(need: dict[str, object], words:
         assert why is not None
         assert words in why
         assert "the cluster has 2 CPUs and 0 GPUs on 1 node" in why
+
+
+TWO = Limit("c-1", "grid", 2)
+ONE = Limit("c-2", "slow", 1)
+EIGHT_CPUS = Capacity((Node("n1", 8.0, 0.0),))
+
+
+def test_a_campaign_starts_no_more_than_its_limit_and_says_so() -> None:
+    decisions = admit([gang(seq, limit=TWO) for seq in (1, 2, 3, 4)], [], EIGHT_CPUS)
+    assert [d.action for d in decisions] == ["start", "start", "wait", "wait"]
+    assert decisions[2].reason == "waits: campaign grid already runs 2 of its at most 2 jobs"
+
+
+def test_what_a_campaign_runs_already_counts_and_what_others_run_does_not() -> None:
+    held = [Held(gang(1, limit=ONE), ("n1",)), Held(gang(2), ("n1",)), Held(gang(3, limit=TWO), ("n1",))]
+    decisions = admit([gang(4, limit=ONE), gang(5, limit=TWO), gang(6, limit=TWO)], held, EIGHT_CPUS)
+    assert [d.action for d in decisions] == ["wait", "start", "wait"]
+    assert decisions[0].reason == "waits: campaign slow already runs 1 of its at most 1 job"
+
+
+def test_a_gang_over_its_campaigns_limit_holds_back_no_other() -> None:
+    # job2 would need all of the node, but waits for its campaign: job3 and job4 start as if it were not there.
+    held = [Held(gang(1, limit=ONE), ("n1",))]
+    waits, *others = admit([gang(2, ranks=8, limit=ONE), gang(3), gang(4, limit=TWO)], held, EIGHT_CPUS)
+    assert waits.action == "wait"
+    assert [d.action for d in others] == ["start", "start"]
+
+
+def test_below_its_limit_a_gang_has_its_old_place_in_the_order_again() -> None:
+    # The campaign's other job has ended: job2 is the oldest now, and nothing younger may delay it.
+    held = [Held(gang(3), ("n1",))]
+    first, younger = admit([gang(2, ranks=8, limit=ONE), gang(4)], held, EIGHT_CPUS)
+    assert (first.action, younger.action) == ("wait", "wait")
+    assert "8 ranks x 1 CPU needed, 7 of 8 CPUs free" in first.reason
+    assert "would delay job2" in younger.reason
+
+
+def test_a_limit_changes_nothing_while_it_is_not_reached() -> None:
+    wide = Limit("c-1", "grid", 6)
+    plain = admit([gang(seq, ranks=seq % 3 + 1) for seq in range(6)], [], EIGHT_CPUS)
+    limited = admit([gang(seq, ranks=seq % 3 + 1, limit=wide) for seq in range(6)], [], EIGHT_CPUS)
+    assert [(d.action, d.reason, d.placement) for d in limited] == [(d.action, d.reason, d.placement) for d in plain]
 
 
 def test_random_queues_never_overcommit_a_node_and_never_starve() -> None:

@@ -31,8 +31,8 @@ def make_spec(name: str, start: str = "org/base", **more: Any) -> JobSpec:
     return JobSpec.model_validate(values)
 
 
-def make_campaign(*specs: JobSpec, name: str | None = None) -> Campaign:
-    return Campaign(name=name, jobs=specs)
+def make_campaign(*specs: JobSpec, name: str | None = None, max_parallel: int | None = None) -> Campaign:
+    return Campaign(name=name, jobs=specs, max_parallel=max_parallel)
 
 
 HOST = "http://127.0.0.1"
@@ -82,8 +82,8 @@ class World:
         self.store.close()
         self._open()
 
-    def submit(self, *specs: JobSpec, name: str | None = None) -> str:
-        return self.submitter.submit(make_campaign(*specs, name=name))
+    def submit(self, *specs: JobSpec, name: str | None = None, max_parallel: int | None = None) -> str:
+        return self.submitter.submit(make_campaign(*specs, name=name, max_parallel=max_parallel))
 
     def step(self, times: int = 1) -> None:
         """Steps with a second between them."""
