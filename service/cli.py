@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 from configs import __version__
-from service import embedded_commands, fetch, follow, group_view, recipe_files, render, terminal
+from service import embedded_commands, fetch, follow, group_view, recipe_files, render, speech_corpus, terminal
 from service.errors import Refused
 from service.terminal import Commands, IsCampaign, Json, Refs, Url
 from service.wire import JobState, JobView
@@ -320,6 +320,19 @@ def recipes(name: Annotated[str | None, typer.Argument(help="Print this one.")] 
         typer.echo(json.dumps([{"name": r.name, "description": r.description, "path": str(r.path)} for r in found]))
     else:
         terminal.stdout().print(render.recipes_table(found))
+
+
+@app.command("make-speech-corpus")
+def make_speech_corpus(
+    dest: Annotated[Path, typer.Argument(metavar="DIR", help="New, empty, or of a broken-off run of the same.")],
+    languages: Annotated[
+        str, typer.Option(help="Apart by commas; any that CLDR and espeak-ng know.")
+    ] = "es,fr,it,ky,nl,ru,sv,tr,tt,zh",
+    minutes: Annotated[float, typer.Option(help="Audio of each language's train split; dev and test: a fifth.")] = 10.0,
+    seed: Annotated[int, typer.Option(help="Draws phrases and speakers.")] = 0,
+) -> None:
+    """Make a spoken corpus in many languages, offline: CLDR's words, espeak-ng's voices, Common Voice's layout."""
+    raise typer.Exit(speech_corpus.make(dest, languages, minutes, seed))
 
 
 def main() -> None:
