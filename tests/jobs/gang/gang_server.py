@@ -49,7 +49,8 @@ def state_of(run: Training) -> dict[str, Tensors]:
     optimizer: Any = run.engine.engine_optimizer
     flat = hasattr(optimizer, "single_partition_of_fp32_groups")
     found: dict[str, Tensors] = {"master": {}, "copy": {}, "exp_avg": {}, "exp_avg_sq": {}}
-    names = {parameter: name for name, parameter in run.engine.objective.student.named_parameters()}
+    student = run.engine.objective.student
+    names = {parameter: name for name, parameter in student.named_parameters() if parameter.requires_grad}
     for parameter, name in names.items():
         if hasattr(parameter, "ds_id"):
             with GatheredParameters([parameter]):
@@ -105,7 +106,8 @@ def run_rank(launch_path: Path, publish_wait_s: float) -> None:
     def observed(run: Training) -> dict[str, float]:
         metrics = trained(run)
         torch.save(state_of(run), Path(launch.job_dir) / f"state-rank-{run.ranks.rank}.pt")
-        torch.save(logits_of(run), Path(launch.job_dir) / f"logits-rank-{run.ranks.rank}.pt")
+        if launch.spec.task.name in {"masked_lm", "classification"}:
+            torch.save(logits_of(run), Path(launch.job_dir) / f"logits-rank-{run.ranks.rank}.pt")
         return metrics
 
     job.train = observed  # type: ignore[attr-defined]
