@@ -109,7 +109,8 @@ def run_rank(launch_path: Path, publish_wait_s: float) -> None:
     def observed(run: Training) -> dict[str, float]:
         metrics = trained(run)
         torch.save(state_of(run), Path(launch.job_dir) / f"state-rank-{run.ranks.rank}.pt")
-        torch.save(logits_of(run), Path(launch.job_dir) / f"logits-rank-{run.ranks.rank}.pt")
+        if launch.spec.task.name in {"masked_lm", "classification"}:
+            torch.save(logits_of(run), Path(launch.job_dir) / f"logits-rank-{run.ranks.rank}.pt")
         return metrics
 
     job.train = observed  # type: ignore[attr-defined]
