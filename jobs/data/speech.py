@@ -62,7 +62,8 @@ def ctc_data(spec: JobSpec, inputs: SpeechInput, cache_dir: Path, ranks: Ranks) 
         clips = join(train, vocabulary, groups)
         collator = Collator(clips, inputs, masks, at_use=data.streaming, max_bad=data.max_bad)
         plan = _plan(spec, task, clips, inputs.sampling_rate)
-        batches = SpeechBatches(collator, plan, ranks, spec.accumulation_steps, ahead=data.streaming)
+        ahead = data.streaming or ranks.device.type == "cuda"  # on a CPU the two would only share it
+        batches = SpeechBatches(collator, plan, ranks, spec.accumulation_steps, ahead=ahead)
         num_clips = len(clips)
         steps_per_epoch = float(plan.steps_of_first_epoch) if isinstance(plan, SecondsPerStep) else None
     evaluation = None

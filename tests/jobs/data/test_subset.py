@@ -113,6 +113,12 @@ def test_the_part_does_not_depend_on_the_order_of_the_rows(tmp_path, sixty) -> N
     assert after == sorted(after, reverse=True)  # clips stay in the order of the source
 
 
+def test_more_minutes_than_there_are_is_a_warning(tmp_path, sixty, caplog) -> None:
+    with caplog.at_level(logging.WARNING):
+        assert len(_names(tmp_path, _find(sixty), minutes=10)) == 60
+    assert "holds 0.8 of task.data.minutes 10: all are used" in caplog.text
+
+
 def test_clips_that_cannot_be_used_take_no_minutes(tmp_path) -> None:
     table = common_voice(tmp_path, [(f"{i}.wav", 1.0 if i % 2 else 0.1, "si") for i in range(20)])
     assert len(_names(tmp_path, _find(table), minutes=5.5 / 60)) == 5
