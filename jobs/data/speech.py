@@ -63,7 +63,8 @@ def ctc_data(spec: JobSpec, inputs: SpeechInput, cache_dir: Path, ranks: Ranks) 
         clips = join(train, vocabulary, groups)
         collator = Collator(clips, inputs, masks, at_use=data.streaming, max_bad=data.max_bad)
         plan = plan_steps(spec, data, clips, inputs.sampling_rate)
-        batches = SpeechBatches(collator, plan, ranks, spec.accumulation_steps, ahead=data.streaming)
+        ahead = data.streaming or ranks.device.type == "cuda"  # on a CPU the two would only share it
+        batches = SpeechBatches(collator, plan, ranks, spec.accumulation_steps, ahead=ahead)
         num_clips, first_epoch = len(clips), steps_per_epoch(plan)
     evaluation = None
     if held_out:
