@@ -8,7 +8,7 @@ import torch
 
 from jobs.enforcement import MaskedWeights
 from jobs.errors import JobError
-from jobs.masks import Masks
+from jobs.masks import Masks, pack
 from jobs.ranks import Ranks
 from jobs.shards import Shard, shard_view
 
@@ -236,7 +236,8 @@ def test_runs_of_several_ranks_are_put_together_to_one_mask(gang: Callable[..., 
         optimizer = torch.optim.AdamW([parameter])
         shard = Shard("w", 0, (11,), begin, end - begin, False, parameter, optimizer, optimizer)
         weights = MaskedWeights([shard], optimizer, ranks)
-        whole = weights._whole(shard, keep[begin:end])
+        whole, packed = weights._whole(shard, keep[begin:end])
+        assert torch.equal(packed, pack(keep))
         return whole.tolist()
 
     assert gang(2, act) == [keep.tolist()] * 2
