@@ -24,7 +24,7 @@ from jobs import comparison_figures, masks
 from jobs.comparison_report import report
 from jobs.errors import JobError, PruningError, UserError
 from jobs.masks import PackedMask
-from jobs.overlap import Overlap, compare_packed, num_kept_packed, refuse_others
+from jobs.overlap import Overlap, compare_packed, num_kept_packed, refuse_other_shapes
 
 _SHORT = {"task": "task.name", "method": "method.name"}
 _MATRICES = ("iou_kept", "random_iou_kept", "iou_removed", "random_iou_removed", "flipped")
@@ -228,7 +228,7 @@ def _other_weights(found: Sequence[tuple[str, PackedMask]]) -> list[str]:
 
 def _why_other(first: tuple[str, PackedMask], second: tuple[str, PackedMask]) -> str:
     try:
-        refuse_others(first[1].shapes, second[1].shapes)
+        refuse_other_shapes(first[1].shapes, second[1].shapes)
     except PruningError as error:
         text = str(error).replace("the first mask", first[0]).replace("the second mask", second[0])
         return text.replace("in the second", f"in {second[0]}")

@@ -81,7 +81,7 @@ def by_weight(first: Masks, second: Masks) -> dict[str, Overlap]:
     Raises:
         PruningError: They are not masks of the same weights; names and shapes that differ are said.
     """
-    refuse_others(_shapes(first), _shapes(second))
+    refuse_others(first, second)
     return {name: counted(first[name].numel(), *_kept(first[name], mask)) for name, mask in second.items()}
 
 
@@ -128,7 +128,7 @@ def compare_packed(
     Raises:
         PruningError: As in :func:`by_weight`.
     """
-    refuse_others(first.shapes, second.shapes)
+    refuse_other_shapes(first.shapes, second.shapes)
     return total(
         counted(
             math.prod(second.shapes[name]),
@@ -150,8 +150,17 @@ def _shapes(masks: Masks) -> dict[str, tuple[int, ...]]:
     return {name: tuple(mask.shape) for name, mask in masks.items()}
 
 
-def refuse_others(first: Mapping[str, tuple[int, ...]], second: Mapping[str, tuple[int, ...]]) -> None:
-    """Refuse masks of other weights, by their shapes.
+def refuse_others(first: Masks, second: Masks) -> None:
+    """Refuse masks of other weights.
+
+    Raises:
+        PruningError: As in :func:`refuse_other_shapes`.
+    """
+    refuse_other_shapes(_shapes(first), _shapes(second))
+
+
+def refuse_other_shapes(first: Mapping[str, tuple[int, ...]], second: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse masks of other weights, by the shapes of these.
 
     Raises:
         PruningError: With the first names that only one has, or the first shape that differs.
