@@ -205,3 +205,27 @@ def test_sparsity_is_the_share_removed_over_all_positions() -> None:
     both = {"a": torch.tensor([True, False, False, False]), "b": torch.ones(4, dtype=torch.bool)}
     assert masks.sparsity(both) == 0.375
     assert masks.sparsity({}) == 0.0
+
+
+def test_bits_beyond_the_last_weight_are_refused(tmp_path: Path) -> None:
+    bits = {"a": torch.tensor([0b1110_0000], dtype=torch.uint8)}
+    shapes = {"a": (5,)}
+    facts = {"format": "prunus-mask", "version": "1", "shapes": json.dumps(shapes), "digest": "any"}
+    save_file(bits, tmp_path / masks.FILE_NAME, facts)
+    with pytest.raises(PruningError, match="a has bits beyond its 5 weights"):
+        masks.load(tmp_path)
+
+
+def test_the_mask_of_an_artifact_is_the_one_with_the_most_steps(tmp_path: Path) -> None:
+    assert masks.newest(tmp_path) is None
+    for step in (9, 10, 2):
+        masks.save(example(), tmp_path / "masks" / f"step-{step}", masks.Facts("locked", step))
+    (tmp_path / "masks" / "step-99").mkdir()  # left by a crash, without a mask
+    assert masks.newest(tmp_path) == tmp_path / "masks" / "step-10"
+
+
+def test_a_packed_mask_is_what_lies_in_the_file(tmp_path: Path) -> None:
+    masks.save(example(), tmp_path, masks.Facts("locked", 3))
+    packed = masks.load_packed(tmp_path)
+    assert (packed.shapes, packed.facts["method"]) == ({"b": (3, 7), "a": (5,)}, "locked")
+    assert all(torch.equal(bits, masks.PackedMask.of(example()).bits[name]) for name, bits in packed.bits.items())

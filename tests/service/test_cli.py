@@ -48,7 +48,10 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_help_names_every_command_and_the_exit_codes() -> None:
     help_text = CliRunner().invoke(app, ["--help"]).stdout
-    commands = "up down submit plan list campaigns show why logs cancel wait fetch compare convert inspect recipes make-speech-corpus"
+    commands = (
+        "up down submit plan list campaigns show why logs cancel wait fetch compare convert inspect recipes "
+        "make-speech-corpus"
+    )
     for command in commands.split(" "):
         assert f"  {command} " in help_text
     assert "Exit codes: 0 ok; 1 a job did not succeed" in help_text
