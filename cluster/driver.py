@@ -21,7 +21,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from cluster.worker import RESULT, run_rank
 from configs import Launch, Outcome, RankError, StopReason, __version__
 from configs.artifacts import JobDirectory, write_atomic
-from configs.spec import JobSpec
+from configs.spec import JobBase
 
 log = logging.getLogger(__name__)
 _PROCESS_GROUP_TIMEOUT_S = 1800
@@ -107,7 +107,7 @@ def build_trainer(launch: Launch, launch_path: str) -> TorchTrainer:
     )
 
 
-def scaling(spec: JobSpec) -> ScalingConfig:
+def scaling(spec: JobBase) -> ScalingConfig:
     """Gang of a spec: ranks, and what each one holds."""
     need = spec.resources
     per_worker: dict[str, float] = {"CPU": need.cpus_per_rank}

@@ -4,7 +4,7 @@
       attempts/<n>/            launch.json  progress.json  error-rank-<r>.json  outcome.json (last)  rank-<r>.log
       checkpoints/             step-<n>/ (committed whole)  latest
       tracking/                spool.jsonl (all that was logged)  cursor.json (how much MLflow has)  publish.json
-      artifacts/               model/  masks/step-<n>/  figures/  manifest.json (last)
+      artifacts/               model/  masks/step-<n>/  figures/  job.json  manifest.json (last)
 
 The manifest is written last: a directory without one is unfinished, whatever it holds.
 """
@@ -20,6 +20,7 @@ from configs.base import Record
 from configs.errors import ConfigError
 
 MANIFEST = "manifest.json"
+JOB_RECORD = "job.json"
 SPOOL = "spool.jsonl"
 CURSOR = "cursor.json"
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from configs.comparison import is_comparison
 from configs.errors import ConfigError
 from configs.places import Places
 from configs.yaml_text import Path as KeyPath
@@ -15,6 +16,9 @@ from configs.yaml_text import parse
 
 MAX_JOBS = 2_000
 CAMPAIGN_KEYS = {"campaign", "labels", "vars", "defaults", "matrix", "max_parallel", "jobs", "description"}
+_SHARED_BY_ALL = {"labels"}
+"""What a job that compares takes from ``defaults``: the rest is about training. Nor does it take part in the
+campaign's matrix, since it stands beside all of its cells."""
 _KINDS = {"task", "method"}
 """Keys whose mapping is one of several kinds, told apart by ``name``."""
 _VARIABLE = re.compile(r"\$\{([^}]*)\}")
@@ -103,10 +107,11 @@ def expand(document: dict[str, Any], places: Places) -> list[Expanded]:
     found: list[Expanded] = []
     for index, raw in enumerate(jobs):
         place: KeyPath = ("jobs", index) if is_campaign else ()
-        job = merge(below, raw)
+        compares = is_comparison(raw)
+        job = merge({k: v for k, v in below.items() if k in _SHARED_BY_ALL} if compares else below, raw)
         own = _section(job, "matrix", places, place)
         job.pop("matrix", None)
-        matrix = _fill({**shared, **own}, {"vars": variables}, (*place, "matrix"), places)
+        matrix = _fill(own if compares else {**shared, **own}, {"vars": variables}, (*place, "matrix"), places)
         for key, values in matrix.items():
             if not isinstance(values, list) or not values:
                 at = (*place, "matrix", key) if key in own else ("matrix", key)

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from configs.comparison import ComparisonSpec
 from configs.errors import ConfigError
 from configs.places import Places
 from configs.spec import JobSpec
@@ -117,11 +118,17 @@ def _description(nodes: Iterable[Schema]) -> str:
 
 @functools.cache
 def _schema() -> Schema:
-    return JobSpec.model_json_schema(by_alias=True)
+    """All that a job of either kind may say; no two fields of one name differ between the kinds."""
+    training, comparing = (kind.model_json_schema(by_alias=True) for kind in (JobSpec, ComparisonSpec))
+    return {
+        **training,
+        "properties": comparing["properties"] | training["properties"],
+        "$defs": comparing["$defs"] | training["$defs"],
+    }
 
 
 def _nodes(loc: KeyPath) -> Iterator[Schema]:
-    """Schemas of one place of JobSpec; ``loc`` is pydantic's, with the kinds of unions inside."""
+    """Schemas of one place of a job; ``loc`` is pydantic's, with the kinds of unions inside."""
     node: Schema = _schema()
     for part in loc:
         node = _resolve(node)

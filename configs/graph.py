@@ -2,12 +2,13 @@
 
 import heapq
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from configs.comparison import AnySpec, ComparisonSpec
 from configs.errors import ConfigError
-from configs.spec import JobSpec
+from configs.spec import JobBase
 
 Cell = dict[str, Any]
 REFERENCES = (("model", "from"), ("model", "source"), ("distillation", "teacher"), ("method", "mask"))
@@ -18,7 +19,8 @@ def link_cells(jobs: Sequence[tuple[str, Cell, dict[str, Any]]], file: str) -> N
     """Turn references to a job with a matrix into references to its cells, in place.
 
     ``after: [prune]`` means every cell of ``prune`` that agrees with the own cell on the shared keys;
-    ``from: job:prune`` means the one such cell, and is an error if there are several.
+    ``from: job:prune`` means the one such cell, and is an error if there are several; ``compare: {jobs: [prune]}``
+    means every such cell again.
 
     Args:
         jobs: (name as written, matrix cell, mapping with the expanded name) of every job.
@@ -43,6 +45,13 @@ def link_cells(jobs: Sequence[tuple[str, Cell, dict[str, Any]]], file: str) -> N
         if isinstance(after, list):
             linked = ((cells_of(name, cell) or [name]) if isinstance(name, str) else [name] for name in after)
             job["after"] = [target for targets in linked for target in targets]
+        compare = job.get("compare")
+        if isinstance(compare, dict) and isinstance(compare.get("jobs"), list):
+            wanted = [
+                (cells_of(item.removeprefix("job:"), cell) or [item]) if isinstance(item, str) else [item]
+                for item in compare["jobs"]
+            ]
+            compare["jobs"] = [target for targets in wanted for target in targets]
         for room, key in REFERENCES:
             owner = job.get(room)
             value = owner.get(key) if isinstance(owner, dict) else None
@@ -60,7 +69,7 @@ def link_cells(jobs: Sequence[tuple[str, Cell, dict[str, Any]]], file: str) -> N
                 owner[key] = f"job:{targets[0]}"  # type: ignore[index]
 
 
-def check_graph(jobs: Sequence[tuple[JobSpec, int | None]], file: str) -> list[ConfigError]:
+def check_graph(jobs: Sequence[tuple[AnySpec, int | None]], file: str) -> list[ConfigError]:
     """Find what is wrong between jobs: a name twice, an unknown name in ``after``, a cycle.
 
     A ``from: job:NAME`` that is not in the campaign is no error here: it may be an earlier job of the server.
@@ -69,7 +78,7 @@ def check_graph(jobs: Sequence[tuple[JobSpec, int | None]], file: str) -> list[C
         jobs: Specs with the line where each begins.
     """
     errors = []
-    by_name: dict[str, JobSpec] = {}
+    by_name: dict[str, AnySpec] = {}
     lines = {spec.name: line for spec, line in reversed(jobs)}
     for spec, line in jobs:
         if spec.name in by_name:
@@ -78,6 +87,9 @@ def check_graph(jobs: Sequence[tuple[JobSpec, int | None]], file: str) -> list[C
         by_name[spec.name] = spec
     registered: dict[tuple[str, str], str] = {}
     for spec, line in jobs:
+        errors += _wrong_parents(spec, line, by_name, file)
+        if isinstance(spec, ComparisonSpec):
+            continue
         output = spec.output
         first = registered.setdefault((output.register_as or "", output.alias), spec.name)
         if output.register_as and first != spec.name:
@@ -90,17 +102,6 @@ def check_graph(jobs: Sequence[tuple[JobSpec, int | None]], file: str) -> list[C
                     remedy="give each its own name; in a matrix, write ${matrix.KEY} into it",
                 )
             )
-        for name in spec.after:
-            if name not in by_name:
-                errors.append(
-                    ConfigError(
-                        f"job {spec.name!r} comes after {name!r}, which is not in this campaign",
-                        path="after",
-                        file=file,
-                        line=line,
-                        remedy=f"jobs here: {', '.join(sorted(by_name)[:20])}",
-                    )
-                )
     try:
         TopologicalSorter(_parents(list(by_name.values()))).prepare()
     except CycleError as error:
@@ -111,19 +112,35 @@ def check_graph(jobs: Sequence[tuple[JobSpec, int | None]], file: str) -> list[C
                 path="after",
                 file=file,
                 line=lines[cycle[0]],
-                remedy="take one of these out of after:, from:, teacher: or mask:",
+                remedy="take one of these out of after:, from:, teacher:, mask: or compare:",
             )
         )
     return errors
 
 
-def in_order(jobs: Sequence[JobSpec]) -> list[JobSpec]:
+def _wrong_parents(spec: AnySpec, line: int | None, by_name: Mapping[str, AnySpec], file: str) -> Iterator[ConfigError]:
+    """What a job names that cannot come before it."""
+    compared = spec.names if isinstance(spec, ComparisonSpec) else ()
+    for path, names, verb in (("after", spec.after, "comes after"), ("compare.jobs", compared, "compares")):
+        for name in names:
+            if name not in by_name:
+                what = f"job {spec.name!r} {verb} {name!r}, which is not in this campaign"
+                here = f"jobs here: {', '.join(sorted(by_name)[:20])}"
+                earlier = f"; for an earlier one write job:{name}" if path == "compare.jobs" else ""
+                yield ConfigError(what, path=path, file=file, line=line, remedy=here + earlier)
+    for name in spec.parents:
+        if isinstance(by_name.get(name), ComparisonSpec):
+            what = f"job {spec.name!r} reads from {name!r}, which compares and leaves neither model nor mask"
+            yield ConfigError(what, file=file, line=line, remedy="name a job that trains, or use after:")
+
+
+def in_order(jobs: Sequence[AnySpec]) -> list[AnySpec]:
     """Parents before children, otherwise as written. Names are unique and there is no cycle."""
     place = {job.name: index for index, job in enumerate(jobs)}
     sorter = TopologicalSorter(_parents(jobs))
     sorter.prepare()
     ready: list[int] = []
-    ordered: list[JobSpec] = []
+    ordered: list[AnySpec] = []
     while sorter.is_active():
         for name in sorter.get_ready():
             heapq.heappush(ready, place[name])
@@ -133,6 +150,6 @@ def in_order(jobs: Sequence[JobSpec]) -> list[JobSpec]:
     return ordered
 
 
-def _parents(jobs: Sequence[JobSpec]) -> dict[str, list[str]]:
+def _parents(jobs: Sequence[JobBase]) -> dict[str, list[str]]:
     names = {job.name for job in jobs}
     return {job.name: [parent for parent in (*job.after, *job.parents) if parent in names] for job in jobs}

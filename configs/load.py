@@ -9,6 +9,8 @@ file and line, before anything is queued.
       - name: prune
         matrix: {sparsity: [0.8, 0.9]}                   -> prune-0.8, prune-0.9
         method: {name: gradual_magnitude, final_sparsity: "${matrix.sparsity}"}
+      - name: compare
+        compare: {jobs: [prune]}                         waits for both, and trains nothing
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +20,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from configs.base import Strict
+from configs.comparison import AnySpec, ComparisonSpec, is_comparison
 from configs.errors import ConfigError, RecipeErrors
 from configs.expand import expand, override
 from configs.explain import explain
@@ -35,7 +38,7 @@ class Campaign(Strict):
     labels: dict[str, str] = {}
     max_parallel: int | None = Field(default=None, ge=1, le=1_000_000)
     """How many of its jobs may hold resources at one time, in [1, 1000000]; null: as many as fit on the cluster."""
-    jobs: tuple[JobSpec, ...]
+    jobs: tuple[AnySpec, ...]
     """In an order in which parents come first."""
 
 
@@ -85,13 +88,14 @@ def load_text(
     expanded = expand(document, places)
     link_cells([(job.written_name, job.cell, job.fields) for job in expanded], file)
     errors: list[ConfigError] = []
-    jobs: list[tuple[JobSpec, int | None]] = []
+    jobs: list[tuple[AnySpec, int | None]] = []
     for job in expanded:
         prefix: KeyPath = ("jobs", job.index) if is_campaign else ()
         if base is not None:
             _absolute(job.fields, base, prefix, places)
         try:
-            jobs.append((JobSpec.model_validate(job.fields), places.line(prefix)))
+            kind = ComparisonSpec if is_comparison(job.fields) else JobSpec
+            jobs.append((kind.model_validate(job.fields), places.line(prefix)))
         except ValidationError as error:
             errors += explain(error, prefix, places)
     if not errors:
@@ -139,8 +143,18 @@ def _absolute(job: dict[str, Any], base: Path, prefix: KeyPath, places: Places) 
     for room, key in REFERENCES:
         owner = job.get(room)
         value = owner.get(key) if isinstance(owner, dict) else None
-        if isinstance(value, str) and (value.startswith(("./", "../", "~")) or value in {".", ".."}):
+        if isinstance(value, str) and _is_relative(value):
             owner[key] = absolute(value, (room, key))  # type: ignore[index]
+    compare = job.get("compare")
+    if isinstance(compare, dict) and isinstance(compare.get("jobs"), list):
+        compare["jobs"] = [
+            absolute(item, ("compare", "jobs", i)) if isinstance(item, str) and _is_relative(item) else item
+            for i, item in enumerate(compare["jobs"])
+        ]
+
+
+def _is_relative(reference: str) -> bool:
+    return reference.startswith(("./", "../", "~")) or reference in {".", ".."}
 
 
 def _data_sources(job: dict[str, Any]) -> Iterator[tuple[KeyPath, dict[str, Any]]]:

@@ -1,13 +1,15 @@
-"""What crosses the border between service and training: ``Launch`` goes in, ``Progress`` and ``Outcome`` come out."""
+"""What crosses the border between service and training: ``Launch`` goes in, ``Progress`` and ``Outcome`` come out, and
+``JobRecord`` stays with what the job made.
+"""
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
 from configs.base import Record
-from configs.spec import JobSpec
+from configs.comparison import AnySpec
 
 
 class StopReason(StrEnum):
@@ -64,12 +66,27 @@ class Launch(Record):
     """Root of the job's directory on shared storage."""
     cache_dir: str
     """Where tokenised data is cached, on shared storage."""
-    spec: JobSpec
+    spec: AnySpec
     sources: dict[str, ResolvedSource] = Field(default_factory=dict)
-    """By role: model, teacher, mask."""
+    """By role: model, teacher, mask; in a comparison, by what is compared."""
     mlflow_uri: str | None = None
     """None: metrics go to the spool only."""
     mlflow_experiment: str = "prunus"
+
+
+class JobRecord(Record):
+    """``artifacts/job.json``: what made these files, and how good the result is; for readers far from any server."""
+
+    schema_version: int = 1
+    job_id: str
+    job_name: str
+    campaign_name: str | None = None
+    spec: dict[str, Any]
+    """The resolved spec; a mapping, so that those of other releases can be read."""
+    num_steps: int = 0
+    """Optimizer steps of the whole job."""
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """Final values, as in the outcome."""
 
 
 class Progress(Record):

@@ -1,10 +1,12 @@
-"""``JobSpec``: one job as a composition, task x model x method x distillation x engine.
+"""``JobSpec``: one job as a composition, task x model x method x distillation x engine. Its base, ``JobBase``, is what
+every kind of job has; ``configs.comparison`` holds the other kind.
 
 Every field says its unit and range. Nothing here imports torch: a wrong number is refused before a GPU is booked.
 """
 
 import math
 import re
+from abc import abstractmethod
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -222,24 +224,39 @@ class Output(Strict):
         return alias
 
 
-class JobSpec(Strict):
-    """One job. Identity is its content: two equal specs ask for the same thing."""
+class JobBase(Strict):
+    """What every kind of job has: a name, its place in the campaign, what it needs to run."""
 
     schema_version: Literal[1] = 1
     name: JobName
     labels: dict[str, str] = Field(default_factory=dict)
     after: tuple[JobName, ...] = ()
     """Jobs of the same campaign that must have succeeded first; those named by ``from:`` are added."""
+    resources: Resources = Resources()
+    timeout_s: float | None = Field(default=None, gt=0.0)
+    """Longest running time of one attempt in seconds; None: no limit."""
+
+    @property
+    @abstractmethod
+    def sources(self) -> dict[str, str]:
+        """References that must be resolved before the job can start, by role."""
+
+    @property
+    def parents(self) -> tuple[str, ...]:
+        """Names of the jobs this one reads from, in order of role."""
+        return tuple(dict.fromkeys(job_name(s) for s in self.sources.values() if source_kind(s) == "job"))
+
+
+class JobSpec(JobBase):
+    """One job that trains. Identity is its content: two equal specs ask for the same thing."""
+
     task: TaskSpec
     model: ModelSpec
     method: MethodSpec = Dense()
     distillation: Distillation | None = None
     train: Train
     engine: Engine = Engine()
-    resources: Resources = Resources()
     output: Output = Output()
-    timeout_s: float | None = Field(default=None, gt=0.0)
-    """Longest running time of one attempt in seconds; None: no limit."""
 
     @property
     def micro_batch_size(self) -> int:
@@ -266,11 +283,6 @@ class JobSpec(Strict):
         if mask is not None and mask not in OWN_MASKS:
             found["mask"] = mask
         return found
-
-    @property
-    def parents(self) -> tuple[str, ...]:
-        """Names of the jobs this one reads from, in order of role."""
-        return tuple(dict.fromkeys(job_name(s) for s in self.sources.values() if source_kind(s) == "job"))
 
     @model_validator(mode="after")
     def _cross_rules(self) -> Self:

@@ -9,8 +9,8 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from configs import Launch
-from configs.artifacts import MANIFEST, Manifest, build_entries, sha256_file, write_atomic
+from configs import JobRecord, JobSpec, Launch
+from configs.artifacts import JOB_RECORD, MANIFEST, Manifest, build_entries, sha256_file, write_atomic
 from jobs import masks as masks_module
 from jobs.data import Processor
 from jobs.engine import Engine
@@ -105,6 +105,19 @@ def write_mask(masks: Masks, artifacts: Path, facts: masks_module.Facts) -> None
         masks_module.save(masks, artifacts / "masks" / f"step-{facts.step}", facts)
 
 
+def write_record(artifacts: Path, launch: Launch, num_steps: int, metrics: dict[str, float]) -> None:
+    """Write ``job.json``: the resolved spec and the final metrics, for who compares artifacts without a server."""
+    record = JobRecord(
+        job_id=launch.job_id,
+        job_name=launch.job_name,
+        campaign_name=launch.campaign_name,
+        spec=launch.spec.model_dump(mode="json", by_alias=True),
+        num_steps=num_steps,
+        metrics=metrics,
+    )
+    write_atomic(artifacts / JOB_RECORD, record.model_dump_json(indent=1))
+
+
 def write_manifest(artifacts: Path, launch: Launch, lineage: dict[str, str]) -> str:
     """Digest everything below ``artifacts`` and write the manifest, last; returns the manifest's own SHA-256."""
     manifest = Manifest(
@@ -122,6 +135,7 @@ def write_manifest(artifacts: Path, launch: Launch, lineage: dict[str, str]) -> 
 def model_card(launch: Launch, lineage: dict[str, str], metrics: dict[str, float], base: str) -> str:
     """The model card's text above the sparsity table (Markdown with the hub's front matter)."""
     spec = launch.spec
+    assert isinstance(spec, JobSpec), "a comparison has no model"
     parents = "\n".join(f"- {role}: `{text}`" for role, text in lineage.items())
     results = "\n".join(f"| {name} | {value:.4f} |" for name, value in sorted(metrics.items()))
     return (

@@ -84,7 +84,7 @@ def open_source(source: ResolvedSource, download_to: Path, mlflow_uri: str | Non
             raise ModelError(
                 f"{source.reference}: {directory} has no {MANIFEST}: the job that makes it has not finished"
             )
-        return Origin(source.reference, str(directory), _mask_in(directory), source.reference)
+        return Origin(source.reference, str(directory), masks_module.newest(directory), source.reference)
     digest = sha256_file(directory / MANIFEST)
     if source.manifest_sha256 not in {None, digest}:
         raise ModelError(
@@ -96,7 +96,7 @@ def open_source(source: ResolvedSource, download_to: Path, mlflow_uri: str | Non
         raise ModelError(f"{source.reference}: {error}") from error
     model = directory / "model" if (directory / "model").is_dir() else directory
     _refuse_compact(model, source.reference)
-    return Origin(source.reference, str(model), _mask_in(directory), f"{source.reference} sha256:{digest}")
+    return Origin(source.reference, str(model), masks_module.newest(directory), f"{source.reference} sha256:{digest}")
 
 
 def _refuse_compact(directory: Path, reference: str) -> None:
@@ -123,15 +123,6 @@ def _download(source: ResolvedSource, directory: Path, mlflow_uri: str | None) -
         ) from error
     aside.rename(directory)
     return directory
-
-
-def _mask_in(directory: Path) -> Path | None:
-    found = {
-        int(path.parent.name.removeprefix("step-")): path.parent
-        for path in directory.glob(f"masks/step-*/{masks_module.FILE_NAME}")
-        if path.parent.name.removeprefix("step-").isdigit()
-    }
-    return found[max(found)] if found else None
 
 
 def load_mask(origin: Origin) -> Masks:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 import transformers
 
-from configs import Launch, __version__
+from configs import AnySpec, Launch, __version__
 from configs.artifacts import JobDirectory
 from configs.compact import FOLDER
 from jobs import compact, export, figures
@@ -21,7 +21,7 @@ from jobs.loop import Training
 from jobs.masks import Facts
 
 log = logging.getLogger(__name__)
-_PUBLISH_WAIT_S = 120.0
+PUBLISH_WAIT_S = 120.0
 """Seconds that a finished job gives MLflow to take the rest; what remains is carried over later (``jobs.publish``)."""
 
 
@@ -53,7 +53,7 @@ def finish_job(
     metrics: dict[str, float],
 ) -> Result | None:
     """Write artifacts and hand them to MLflow (collective; rank 0 writes)."""
-    root, spec = directory.artifacts, launch.spec
+    root, spec = directory.artifacts, run.spec
     if run.ranks.is_main:
         shutil.rmtree(root, ignore_errors=True)  # of an attempt that died here, or of an earlier run by hand
     lineage = run.lineage
@@ -68,6 +68,7 @@ def finish_job(
     export.write_mask(masks, root, facts)
     _pack(root)
     _draw(run, root / "figures")
+    export.write_record(root, launch, run.num_steps, metrics)
     manifest_sha256 = export.write_manifest(root, launch, lineage)
     run.reporter.phase("publishing")
     tracker = run.tracker
@@ -76,7 +77,7 @@ def finish_job(
     if spec.output.register_as:
         tracker.register(spec.output.register_as, spec.output.alias, "model")
     tracker.status("FINISHED")
-    published = tracker.close(_PUBLISH_WAIT_S if launch.mlflow_uri else 0.0)
+    published = tracker.close(PUBLISH_WAIT_S if launch.mlflow_uri else 0.0)
     run.ranks.barrier()
     size = sum(path.stat().st_size for path in (root / "model").rglob("*") if path.is_file())
     return Result(metrics, tracker.run_id, published, manifest_sha256, size, run.task.warning(metrics))
@@ -101,8 +102,17 @@ def _draw(run: Training, directory: Path) -> None:
         figures.iou_over_updates(run.history, directory / "mask_iou.png")
 
 
-def run_facts(launch: Launch, run: Training) -> dict[str, Any]:
+def run_facts(run: Training) -> dict[str, Any]:
     """Parameters of the MLflow run: the resolved spec, flat, and what surrounds it."""
+    facts = spec_facts(run.spec, run.lineage)
+    facts |= {"num_steps": run.num_steps, "data.digest": run.data.digest, "prunable_weights": 0}
+    if run.weights is not None:
+        facts["prunable_weights"] = run.weights.num_weights
+    return facts | {"env.transformers": transformers.__version__, "env.device": str(run.ranks.device)}
+
+
+def spec_facts(spec: AnySpec, lineage: dict[str, str]) -> dict[str, Any]:
+    """The part of the parameters that every kind of job has."""
     facts: dict[str, Any] = {}
 
     def flatten(value: Any, path: str) -> None:
@@ -112,18 +122,10 @@ def run_facts(launch: Launch, run: Training) -> dict[str, Any]:
         else:
             facts[path] = json.dumps(value) if isinstance(value, list) else value
 
-    flatten(launch.spec.model_dump(mode="json", by_alias=True), "")
-    facts |= {f"lineage.{role}": lineage for role, lineage in run.lineage.items()}
-    facts |= {"num_steps": run.num_steps, "data.digest": run.data.digest, "prunable_weights": 0}
-    if run.weights is not None:
-        facts["prunable_weights"] = run.weights.num_weights
+    flatten(spec.model_dump(mode="json", by_alias=True), "")
+    facts |= {f"lineage.{role}": text for role, text in lineage.items()}
     facts |= {"env.prunus": __version__, "env.python": platform.python_version(), "env.torch": torch.__version__}
-    facts |= {
-        "env.transformers": transformers.__version__,
-        "env.device": str(run.ranks.device),
-        "env.git": _git_revision(),
-    }
-    return facts
+    return facts | {"env.git": _git_revision()}
 
 
 def _git_revision() -> str:

@@ -1,4 +1,4 @@
-"""Entry point of every rank: a launch in, a trained and published model out.
+"""Entry point of every rank: a launch in, a trained and published model out (or a comparison: ``comparison_job``).
 
     open sources -> tokenizer or feature extractor -> data -> student, teacher -> objective -> engine -> shards
     -> method -> loop -> export -> publish
@@ -14,17 +14,30 @@ import os
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
 import transformers
 
-from configs import ConfigError, JobSpec, Launch, RankError, ResolvedSource, StopReason, __version__, load_file
+from configs import (
+    AnySpec,
+    ComparisonSpec,
+    ConfigError,
+    JobSpec,
+    Launch,
+    RankError,
+    ResolvedSource,
+    StopReason,
+    __version__,
+    load_file,
+)
 from configs.artifacts import JobDirectory, write_atomic
 from configs.sources import source_kind
 from jobs import models
 from jobs.build import build_engine, open_sources, seed_all
 from jobs.checkpoint import is_storage_failure
+from jobs.comparison_job import compare_and_publish
 from jobs.data import build_data
 from jobs.errors import JobError, StaleAttempt, StorageError, UserError
 from jobs.loop import Training, train
@@ -92,12 +105,14 @@ def _run(launch: Launch, directory: JobDirectory) -> Result | None:
             "start as many as the spec says"
         )
     _check_newest(directory, launch)
-    seed_all(spec.train.seed + ranks.rank)
     reporter = Reporter(directory.progress(launch.attempt) if ranks.is_main else None, launch.attempt_id)
     reporter.phase("starting")
     tracker = _tracker(launch, directory) if ranks.is_main else None
+    guard = partial(_check_newest, directory, launch)
     try:
-        return _train_and_publish(launch, directory, ranks, reporter, tracker)
+        if isinstance(spec, ComparisonSpec):
+            return compare_and_publish(launch, spec, directory, reporter, tracker, guard)
+        return _train_and_publish(launch, spec, directory, ranks, reporter, tracker)
     except Exception as error:
         if tracker is not None and not isinstance(error, StaleAttempt):
             tracker.tags({"prunus.error": str(error)[:4000]})
@@ -109,9 +124,9 @@ def _run(launch: Launch, directory: JobDirectory) -> Result | None:
 
 
 def _train_and_publish(
-    launch: Launch, directory: JobDirectory, ranks: Ranks, reporter: Reporter, tracker: Tracker | None
+    launch: Launch, spec: JobSpec, directory: JobDirectory, ranks: Ranks, reporter: Reporter, tracker: Tracker | None
 ) -> Result | None:
-    spec = launch.spec
+    seed_all(spec.train.seed + ranks.rank)
     origins = ranks.main_first(lambda: open_sources(launch, directory))
     inputs = models.load_inputs(spec.task.name, origins["model"])
     reporter.phase("data")
@@ -133,10 +148,10 @@ def _train_and_publish(
         attempt_id=launch.attempt_id,
         tracker=tracker,
         reporter=reporter,
-        guard=lambda: _check_newest(directory, launch),
+        guard=partial(_check_newest, directory, launch),
     )
     if tracker is not None:
-        tracker.params(run_facts(launch, run))
+        tracker.params(run_facts(run))
     metrics = train(run)
     reporter.phase("saving")
     _check_newest(directory, launch)
@@ -197,7 +212,7 @@ def _by_hand(arguments: list[str]) -> int:
     return 0
 
 
-def launch_by_hand(spec: JobSpec, out: Path) -> Launch:
+def launch_by_hand(spec: AnySpec, out: Path) -> Launch:
     """Say where a job without a server finds its sources and leaves its files.
 
     Raises:

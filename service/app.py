@@ -26,6 +26,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from cluster.errors import ClusterError
 from cluster.executor import Executor
 from configs import ConfigError, StopReason, __version__
+from configs.comparison import KINDS
 from service.client import ENDED, NEXT_OFFSET
 from service.errors import ServiceError
 from service.guards import Guard, problem
@@ -212,6 +213,6 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _describe(item: dict[str, Any]) -> str:
-    where = ".".join(str(part) for part in item["loc"] if part != "body")
+    where = ".".join(str(part) for part in item["loc"] if part not in ("body", *KINDS))
     what = str(item["msg"]).removeprefix("Value error, ")
     return f"{where}: {what}, got {str(item.get('input'))[:80]!r}" if where else what

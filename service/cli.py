@@ -280,6 +280,39 @@ def fetch_artifact(
         typer.echo(fetched.summary)
 
 
+@app.command("compare")
+def compare_jobs(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="Jobs, campaigns, models:/NAME@ALIAS, or directories (./DIR)."),
+    ],
+    campaign: IsCampaign = False,
+    by: Annotated[
+        list[str] | None,
+        typer.Option("--by", help="Label or setting that tells curves apart; may be repeated; default: method."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Write tables, pictures and JSON into this folder.")] = None,
+    as_json: Json = False,
+    url: Url = None,
+) -> None:
+    """Compare masks (IOU, beside what chance gives) and metrics against sparsity of jobs that have ended."""
+    comparing = _load("service.compare")
+    comparing.check_installed()
+    sources = list(dict.fromkeys(sources))
+    with comparing.scratch() as folder:
+        places = comparing.local_places(sources)
+        if remote := [source for source in sources if source not in places]:
+            with terminal.connect(url) as client, render.byte_progress(Console(stderr=True)) as progress:
+                places |= comparing.fetch_masks(client, remote, folder, terminal.note, progress, campaign=campaign)
+        found = comparing.compare([path for source in sources for path in places[source]], by or [], out, folder)
+    if as_json:
+        terminal.print_json(found)
+    else:
+        terminal.stdout().print(_load("service.comparison_view").page(found))
+    if out is not None:
+        terminal.note(f"{out}: comparison.json, README.md, figures")
+
+
 @app.command("convert")
 def convert_directory(
     source: Annotated[Path, typer.Argument(help="A model directory, for example a fetched one.")],

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from configs.artifacts import MANIFEST, FileEntry, Manifest, safe_relative, sha256_file, write_atomic
+from configs.artifacts import JOB_RECORD, MANIFEST, FileEntry, Manifest, safe_relative, sha256_file, write_atomic
 from configs.base import Record
 from configs.compact import PACKED, compact_name, packed_path
 from configs.errors import ConfigError
@@ -99,6 +99,7 @@ def fetch(
     *,
     masks_only: bool = False,
     compact: bool = False,
+    dense_too: bool = False,
     progress: Progress = lambda _name, _done, _total: None,
     pause: Callable[[float], None] = time.sleep,
 ) -> Fetched:
@@ -107,8 +108,9 @@ def fetch(
     Args:
         source: ``job:NAME``, ``job:ID``, ``models:/NAME@ALIAS``; a bare NAME means ``job:NAME``.
         dest: New, empty, or left by an interrupted or earlier fetch of the same artifact.
-        masks_only: Only what lies below ``masks/``.
+        masks_only: Only what lies below ``masks/``, and ``job.json``.
         compact: Leave the weights in the compact form (``model.sparse.safetensors``).
+        dense_too: With ``masks_only``: a job without masks is no error, its ``job.json`` is enough.
         progress: Called after every piece.
         pause: Waits so many seconds between two tries.
 
@@ -125,7 +127,7 @@ def fetch(
     wire = Wire(client, f"job:{view.job_id}", pause)  # A name may mean a newer job before the last file is here.
     manifest = _source_manifest(client, view, wire.source)
     planned = plan(view.files, masks_only=masks_only)
-    if not planned:
+    if not planned or (masks_only and not dense_too and [item.name for item in planned] == [JOB_RECORD]):
         raise NotFound(f"{source} has no {'masks: its method removes nothing' if masks_only else 'files'}")
     if compact and not any(item.packed for item in planned):
         raise NotFound(f"{source} has no compact form: it is dense, or of an older prunus; fetch it without --compact")
@@ -186,7 +188,7 @@ def plan(files: Sequence[FileView], *, masks_only: bool = False) -> list[_Item]:
             path = safe_relative(file.path)
         except ConfigError as error:
             raise Damaged(str(error)) from error
-        if file.path in packs or (masks_only and path.parts[0] != "masks"):
+        if file.path in packs or (masks_only and path.parts[0] not in ("masks", JOB_RECORD)):
             continue
         name = path.relative_to("model").as_posix() if path.parts[0] == "model" and len(path.parts) > 1 else str(path)
         items.append(_Item(file, name, by_path.get(packed_path(file.path) or "")))

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Group
 from rich.text import Text
 
-from configs import Campaign, JobSpec
+from configs import AnySpec, Campaign, JobSpec
 from configs.methods import GradualMagnitude, Parp
 from configs.schedules import is_parp_update, is_update_step, lr_factor, sparsity_at, window_steps
 from service.errors import Refused
@@ -88,9 +88,12 @@ def save_png(campaign: Campaign, path: Path) -> None:
         figure = importlib.import_module("matplotlib.figure")
     except ModuleNotFoundError as error:
         raise Refused("--png needs Matplotlib; `pip install matplotlib`, or leave it out") from error
-    rows = len(campaign.jobs)
+    jobs = _training(campaign)
+    if not jobs:
+        raise Refused("no job of this recipe trains, so there is nothing to draw; leave out --png")
+    rows = len(jobs)
     drawn: Any = figure.Figure(figsize=(10, 2.4 * rows), layout="constrained")
-    for row, (spec, axes) in enumerate(zip(campaign.jobs, drawn.subplots(rows, 2, squeeze=False), strict=True)):
+    for row, (spec, axes) in enumerate(zip(jobs, drawn.subplots(rows, 2, squeeze=False), strict=True)):
         job = curves(spec)
         axes[0].plot(job.sparsity, color="tab:green", drawstyle="steps-post")
         axes[0].set_ylim(-0.02, 1.02)
@@ -132,7 +135,14 @@ def chart(values: Sequence[float], top: float, width: int, height: int) -> list[
     return ["".join(chr(0x2800 + cell) for cell in line) for line in cells]
 
 
-def _job(spec: JobSpec, width: int) -> list[Text]:
+def _training(campaign: Campaign) -> list[JobSpec]:
+    return [spec for spec in campaign.jobs if isinstance(spec, JobSpec)]
+
+
+def _job(spec: AnySpec, width: int) -> list[Text]:
+    if not isinstance(spec, JobSpec):
+        names = ", ".join(spec.sources)
+        return [Text(f"{spec.name}: compares {names}", style="bold"), Text(f"{'':10}trains nothing"), Text("")]
     job = curves(spec)
     lines = [Text(_title(spec, job), style="bold")]
     if job.sparsity:

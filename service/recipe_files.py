@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import configs
-from configs import Campaign, ConfigError, JobSpec, RecipeErrors, load_text
+from configs import AnySpec, Campaign, ComparisonSpec, ConfigError, JobSpec, RecipeErrors, load_text
 from configs.sources import source_kind
 from configs.yaml_text import parse
 
@@ -115,8 +115,8 @@ def unchecked(campaign: Campaign) -> list[str]:
     return [*dict.fromkeys(found), "the data", "whether the cluster has room"]
 
 
-def _missing(job: JobSpec, file: str) -> Iterator[ConfigError]:
-    for split, source in job.task.data.sources.items():
+def _missing(job: AnySpec, file: str) -> Iterator[ConfigError]:
+    for split, source in job.task.data.sources.items() if isinstance(job, JobSpec) else ():
         for index, pattern in enumerate(source.files):
             found = "://" in pattern or Path(pattern).exists() or glob.glob(pattern, recursive=True)  # noqa: PTH207
             if not found:
@@ -129,6 +129,12 @@ def _missing(job: JobSpec, file: str) -> Iterator[ConfigError]:
     for role, reference in job.sources.items():
         directory = Path(reference).expanduser()
         if source_kind(reference) != "directory" or (directory / "config.json").is_file():
+            continue
+        if isinstance(job, ComparisonSpec):
+            if not directory.exists():
+                what = f"there is no directory {reference!r}"
+                remedy = "name the artifacts of a job, or a directory that `prunus fetch` wrote"
+                yield ConfigError(what, path=f"{job.name}: compare.jobs", file=file, remedy=remedy)
             continue
         missing = f"has no config.json: {reference!r}" if directory.is_dir() else f"there is no directory {reference!r}"
         yield ConfigError(

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from configs import JobSpec, Progress, StopReason
+from pydantic import TypeAdapter
+
+from configs import AnySpec, Progress, StopReason
 from service.wire import JobState
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 """Crockford's base32, lower case: no letter that a person takes for a digit; sorts as the numbers do."""
+_SPEC: TypeAdapter[AnySpec] = TypeAdapter(AnySpec)
 _RANDOM_BITS = 20
 _ID_DIGITS = 13
 
@@ -20,7 +23,7 @@ class NewJob:
     """A job to queue."""
 
     id: str
-    spec: JobSpec
+    spec: AnySpec
     parents: tuple[str, ...]
     """Ids of the jobs it waits for or reads from."""
     references: Mapping[str, str]
@@ -41,7 +44,7 @@ class JobRow:
     name: str
     state: JobState
     why: str
-    spec: JobSpec
+    spec: AnySpec
     parents: tuple[str, ...]
     references: Mapping[str, str]
     created_at: float
@@ -153,7 +156,7 @@ def job_row(row: Mapping[Any, Any]) -> JobRow:
         name=row["name"],
         state=JobState(row["state"]),
         why=row["why"],
-        spec=JobSpec.model_validate_json(row["spec"], extra="ignore"),
+        spec=_SPEC.validate_json(row["spec"], extra="ignore"),
         parents=tuple(json.loads(row["parents"])),
         references=json.loads(row["job_references"]),
         created_at=row["created_at"],

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from configs import Campaign, JobSpec
+from configs import AnySpec, Campaign, JobSpec
 from service.recipe_files import Recipe
 from service.report import Report, Total
 from service.wire import JobDetail, JobState, JobView
@@ -166,9 +166,12 @@ def plan_table(campaign: Campaign) -> Table:
     """Table of ``prunus submit --dry-run``: the jobs as they would be queued."""
     table = _table("JOB", "TASK", "METHOD", "MODEL", "TEACHER", "LENGTH", "BATCH", "GANG", "ENGINE", "AFTER")
     for job in campaign.jobs:
+        if not isinstance(job, JobSpec):
+            compared = f"{len(job.sources)} jobs"
+            table.add_row(job.name, "comparison", "", compared, "", "", "", _gang(job), "", Text(_after(job)))
+            continue
         target = getattr(job.method, "final_sparsity", None)
         method = job.method.name if target is None else f"{job.method.name} {target:g}"
-        after = ", ".join(dict.fromkeys((*job.after, *job.parents)))
         cells = (
             job.name,
             job.task.name,
@@ -179,7 +182,7 @@ def plan_table(campaign: Campaign) -> Table:
             f"{job.train.batch_seconds:g} s" if job.train.batch_seconds else str(job.train.batch_size),
             _gang(job),
             f"{job.engine.strategy} {job.engine.precision}",
-            after,
+            _after(job),
         )
         table.add_row(*(Text(cell) for cell in cells))
     return table
@@ -192,8 +195,10 @@ def job_view(job: JobDetail, now: float | None = None) -> Group:
         "job": f"{job.name}  ({job.id})",
         "campaign": f"{job.campaign_name or ''} ({job.campaign_id})",
         "why": job.why,
-        "what": f"{job.task} x {job.method}, {_gang(job.spec)}",
-        "from": ", ".join(f"{role} {source}" for role, source in job.spec.sources.items()),
+        "what": f"{' x '.join(filter(None, (job.task, job.method)))}, {_gang(job.spec)}",
+        "from": ", ".join(
+            f"{role} {source}" if isinstance(job.spec, JobSpec) else source for role, source in job.spec.sources.items()
+        ),
         "step": steps(job),
         "eta": duration(job.progress.eta_s) if job.progress and not job.state.is_terminal else "",
         "ran": duration(elapsed(job, now)),
@@ -243,7 +248,11 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.4g}"
 
 
-def _gang(job: JobSpec) -> str:
+def _after(job: AnySpec) -> str:
+    return ", ".join(dict.fromkeys((*job.after, *job.parents)))
+
+
+def _gang(job: AnySpec) -> str:
     gpus = job.resources.gpus_per_rank
     each = f"{gpus} GPU" if gpus else f"{job.resources.cpus_per_rank:g} CPU"
     return f"{job.resources.num_ranks} x {each}"

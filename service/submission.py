@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.executor import Capacity, Executor
-from configs import Campaign, JobSpec
+from configs import AnySpec, Campaign, ComparisonSpec, JobSpec
 from configs.graph import check_graph
 from configs.sources import source_kind
 from service.errors import Refused
@@ -96,7 +96,7 @@ class Submitter:
             raise Refused("\n".join(errors))
         return jobs
 
-    def _references(self, spec: JobSpec, ids: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    def _references(self, spec: AnySpec, ids: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
         """What each ``job:NAME`` means: a job of the campaign, else the newest of that name that may still serve."""
         found: dict[str, str] = {}
         missing = []
@@ -104,6 +104,11 @@ class Submitter:
             earlier = None if name in ids else self._store.newest_job(name, _USABLE)
             if name in ids:
                 found[name] = ids[name]
+            elif earlier is not None and isinstance(earlier.spec, ComparisonSpec):
+                missing.append(
+                    f"job {spec.name!r} reads from job:{name}, which compares and leaves neither model nor mask; name "
+                    "a job that trains"
+                )
             elif earlier is not None:
                 found[name] = earlier.id
             else:
@@ -113,17 +118,19 @@ class Submitter:
                 )
         return found, missing
 
-    def _missing_files(self, spec: JobSpec) -> list[str]:
+    def _missing_files(self, spec: AnySpec) -> list[str]:
         if not self._embedded:
             return []
         errors = []
-        for source in spec.task.data.sources.values():
+        for source in spec.task.data.sources.values() if isinstance(spec, JobSpec) else ():
             for pattern in source.files:
                 if "://" not in pattern and not _any_match(pattern):
                     errors.append(f"job {spec.name!r}: no file {pattern}; mend task.data")
         for role, reference in spec.sources.items():
             if source_kind(reference) == "directory" and not Path(reference).expanduser().is_dir():
-                errors.append(f"job {spec.name!r}: the directory {reference} does not exist; mend its {role}")
+                errors.append(
+                    f"job {spec.name!r}: the directory {reference} does not exist; mend its {_place(spec, role)}"
+                )
         return errors
 
     def _capacity(self) -> Capacity | None:
@@ -133,6 +140,10 @@ class Submitter:
             log.warning("Ray does not answer, so the size of the cluster was not checked: %s", error)
             return None
         return capacity if capacity.nodes else None
+
+
+def _place(spec: AnySpec, role: str) -> str:
+    return "compare.jobs" if isinstance(spec, ComparisonSpec) else role
 
 
 def _any_match(pattern: str) -> bool:

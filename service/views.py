@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
+from configs import JobSpec
 from service.records import AttemptRow, CampaignCounts, CampaignRow, JobRow
 from service.store import Store
 from service.wire import AttemptView, CampaignSummary, CampaignView, JobDetail, JobState, JobView
@@ -64,8 +65,8 @@ class Views:
             campaign_name=campaign_name,
             state=row.state,
             why=row.why,
-            method=row.spec.method.name,
-            task=row.spec.task.name,
+            method=row.spec.method.name if isinstance(row.spec, JobSpec) else "",
+            task=row.spec.task.name if isinstance(row.spec, JobSpec) else "comparison",
             parents=row.parents,
             num_ranks=row.spec.resources.num_ranks,
             created_at=row.created_at,

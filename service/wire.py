@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from configs import Campaign, JobSpec, Progress, StopReason
+from configs import AnySpec, Campaign, Progress, StopReason
 from configs.base import Fraction, Record, Strict
 
 
@@ -58,7 +58,9 @@ class JobView(Record):
     why: str = ""
     """One sentence: why it waits, runs or ended."""
     method: str = ""
+    """Empty for a comparison."""
     task: str = ""
+    """``comparison`` for a job that trains nothing."""
     parents: tuple[str, ...] = ()
     """Ids of the jobs it waits for or reads from."""
     num_ranks: int = 1
@@ -81,7 +83,7 @@ class JobView(Record):
 class JobDetail(JobView):
     """One job with its resolved spec."""
 
-    spec: JobSpec
+    spec: AnySpec
 
 
 class CampaignSummary(Record):

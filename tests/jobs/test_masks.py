@@ -260,3 +260,27 @@ def test_what_is_left_outside_a_mask_is_counted_but_not_a_negative_zero(dtype: t
     assert masks.count_outside(values, keep) == 0
     values[gone[0]], values[gone[-1]], values[gone[70]] = -(2.0**-24), float("nan"), 1.0  # fp16's least
     assert masks.count_outside(values, keep) == 3
+
+
+def test_bits_beyond_the_last_weight_are_refused(tmp_path: Path) -> None:
+    bits = {"a": torch.tensor([0b1110_0000], dtype=torch.uint8)}
+    shapes = {"a": (5,)}
+    facts = {"format": "prunus-mask", "version": "1", "shapes": json.dumps(shapes), "digest": "any"}
+    save_file(bits, tmp_path / masks.FILE_NAME, facts)
+    with pytest.raises(PruningError, match="a has bits beyond its 5 weights"):
+        masks.load(tmp_path)
+
+
+def test_the_mask_of_an_artifact_is_the_one_with_the_most_steps(tmp_path: Path) -> None:
+    assert masks.newest(tmp_path) is None
+    for step in (9, 10, 2):
+        masks.save(example(), tmp_path / "masks" / f"step-{step}", masks.Facts("locked", step))
+    (tmp_path / "masks" / "step-99").mkdir()  # left by a crash, without a mask
+    assert masks.newest(tmp_path) == tmp_path / "masks" / "step-10"
+
+
+def test_a_packed_mask_is_what_lies_in_the_file(tmp_path: Path) -> None:
+    masks.save(example(), tmp_path, masks.Facts("locked", 3))
+    packed = masks.load_packed(tmp_path)
+    assert (packed.shapes, packed.facts["method"]) == ({"b": (3, 7), "a": (5,)}, "locked")
+    assert all(torch.equal(bits, masks.PackedMask.of(example()).bits[name]) for name, bits in packed.bits.items())

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.errors import PruningError
-from jobs.overlap import Masks, Overlap, by_weight, compare, total
+from jobs.masks import PackedMask
+from jobs.overlap import Masks, Overlap, by_weight, compare, compare_packed, num_kept_packed, total
 
 
 def test_comparison_by_hand() -> None:
@@ -55,6 +56,23 @@ def test_against_sets_of_positions(masks: tuple[Masks, Masks]) -> None:
         found.flipped,
     )
     assert total(by_weight(*masks).values()) == found
+
+
+def packed_overlap(first: Masks, second: Masks) -> Overlap:
+    one, two = PackedMask.of(first), PackedMask.of(second)
+    return compare_packed(one, two, num_kept_packed(one), num_kept_packed(two))
+
+
+@given(two_masks())
+def test_packed_masks_agree_as_the_masks_do(masks: tuple[Masks, Masks]) -> None:
+    assert packed_overlap(*masks) == compare(*masks)
+
+
+@pytest.mark.parametrize("size", [63, 64, 65, 1000, 4096])
+def test_whole_words_and_the_bytes_after_them_are_counted(size: int) -> None:
+    draw = torch.Generator().manual_seed(size)
+    one, two = ({"w": torch.rand(size, generator=draw) >= 0.5} for _ in range(2))
+    assert packed_overlap(one, two).kept_both == int((one["w"] & two["w"]).sum())
 
 
 @pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.9])

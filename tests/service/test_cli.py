@@ -49,7 +49,8 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_help_names_every_command_and_the_exit_codes() -> None:
     help_text = CliRunner().invoke(app, ["--help"]).stdout
     commands = (
-        "up down submit plan list campaigns show why logs cancel wait fetch convert inspect recipes make-speech-corpus"
+        "up down submit plan list campaigns show why logs cancel wait fetch compare convert inspect recipes "
+        "make-speech-corpus"
     )
     for command in commands.split(" "):
         assert f"  {command} " in help_text

@@ -102,7 +102,7 @@ def logits_of(run: Training) -> torch.Tensor:
 
 def run_rank(launch_path: Path, publish_wait_s: float) -> None:
     """Be one rank, in a fresh child process."""
-    results._PUBLISH_WAIT_S = publish_wait_s
+    results.PUBLISH_WAIT_S = publish_wait_s
     launch = Launch.model_validate_json(launch_path.read_text(encoding="utf-8"))
     trained = job.train  # type: ignore[attr-defined]
 
