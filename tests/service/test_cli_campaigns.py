@@ -1,5 +1,6 @@
 """Campaigns as groups on the command line: list, show, cancel, wait and follow many jobs."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +8,12 @@ from typing import Any
 
 import pytest
 from command_line import Run
+from rich.console import Console
 from world import World, make_spec
 
 from cluster.executor import Node
 from configs import StopReason
+from service import terminal
 from service.client import Client
 from service.wire import JobDetail, JobState, JobView
 
@@ -103,14 +106,16 @@ def test_show_of_a_campaign_is_a_table_with_the_metrics_its_jobs_have(matrix: Pa
     assert shown[1].split(maxsplit=1)[1] == ("50: 1 SUCCEEDED, 1 FAILED, 1 RUNNING, 3 STARTING, 44 QUEUED")
     assert "4 at a time" in shown[3]
     header = next(line for line in shown if line.startswith("JOB"))
-    assert header.split() == ["JOB", "STATE", "STEP", "ETA", "RAN", "eval/cer", "sparsity/prunable", "WHY"]
+    assert header.split() == ["JOB", "STATE", "STEP", "RAN", "cer", "prunable", "WHY"]
+    assert shown[shown.index(header) - 1].split() == ["eval/", "sparsity/"]
     rows = shown[shown.index(header) + 1 :]
     assert rows[0].split()[:2] == ["ctc-es-1", "SUCCEEDED"] and rows[0].split()[-2:] == ["0.1235", "0.9"]
     assert "user_error: the data has no rows" in rows[1]
     assert len(rows) == 6 + 1
-    assert rows[-1].startswith("44 jobs: ctc-fr-2 … ctc-zh-5") and "already runs 4 of its at most 4 jobs" in rows[-1]
+    assert rows[-1].split()[:3] == ["44", "jobs", "QUEUED"]
+    assert "waits: campaign grid already runs 4 of its at most 4 jobs  (ctc-fr-2 … ctc-zh-5)" in rows[-1]
     queued = run("show", "grid", "--state", "queued").stdout
-    assert "ctc-nl-3" in queued and "ctc-es-1 " not in queued and "44 jobs:" not in queued
+    assert "ctc-nl-3" in queued and "ctc-es-1 " not in queued and "44 jobs" not in queued
     document = json.loads(run("show", "grid", "--json", "--state", "failed", "--state", "running").stdout)
     assert [job["name"] for job in document["jobs"]] == ["ctc-es-2", "ctc-es-3"]
     assert document["num_jobs"] == 50
@@ -188,6 +193,19 @@ def test_fifty_jobs_are_followed_by_counts_and_by_what_runs(matrix: Path, run: R
     assert counts[0] == "50 jobs: 50 QUEUED" and counts[-1] == "50 jobs: 50 SUCCEEDED"
     assert sum("SUCCEEDED" in line for line in lines if line.startswith("ctc-")) == 50
     assert not any("QUEUED" in line for line in lines if line.startswith("ctc-"))
+
+
+def test_on_a_terminal_the_live_view_fits_and_the_whole_table_stays(
+    matrix: Path, run: Run, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100, height=15, color_system=None)
+    monkeypatch.setattr(terminal, "stdout", lambda: console)
+    run("submit", matrix, "--follow")
+    written = screen.getvalue()
+    assert "50 jobs: 4 SUCCEEDED, 4 STARTING, 42 QUEUED" in written
+    last = written[written.rindex("NAME") :]
+    assert sum(line.startswith("ctc-") for line in last.splitlines()) == 50
 
 
 def test_a_wait_for_fifty_jobs_asks_for_them_together(

@@ -3,6 +3,7 @@
 import io
 from typing import Any
 
+import pytest
 from rich.console import Console
 
 from configs import Progress
@@ -60,7 +61,7 @@ def test_metrics_of_running_and_ended_jobs_share_columns() -> None:
     )
     jobs = [job("a", S.SUCCEEDED, metrics={"eval/wer": 0.25, "eval/other": 1.0}), job("b", S.RUNNING, progress=going)]
     lines = text(group_view.campaign_page(campaign(*jobs), now=1100.0)).splitlines()
-    assert lines[-3].split() == ["JOB", "STATE", "STEP", "ETA", "RAN", "eval/wer", "WHY"]
+    assert lines[-4].split() == ["eval/"] and lines[-3].split() == ["JOB", "STATE", "STEP", "ETA", "RAN", "wer"]
     assert lines[-2].split() == ["a", "SUCCEEDED", "1m30s", "0.25"]
     assert lines[-1].split() == ["b", "RUNNING", "3/9", "1m00s", "1m30s", "0.5"]
 
@@ -70,11 +71,24 @@ def test_jobs_that_never_started_are_folded_by_state_and_failed_ones_never() -> 
     skipped = [job(f"s{i}", S.SKIPPED, why="p came first and ended FAILED") for i in range(7)]
     failed = [job(f"f{i}", S.FAILED, started_at=None, why=f"no model {i}") for i in range(8)]
     page = text(group_view.campaign_page(campaign(*waiting, *skipped, *failed), now=1100.0))
-    assert "6 jobs: w0 … w5" in page and "each its own: --state BLOCKED shows them" in page
-    assert "7 jobs: s0 … s6" in page and "p came first and ended FAILED" in page
+    assert "each its own, --state BLOCKED shows them  (w0 … w5)" in page
+    assert "p came first and ended FAILED  (s0 … s6)" in page
+    rows = [line.split()[:3] for line in page.splitlines()]
+    assert ["6", "jobs", "BLOCKED"] in rows and ["7", "jobs", "SKIPPED"] in rows
     assert all(f"no model {i}" in page for i in range(8))
     whole = text(group_view.campaign_page(campaign(*waiting), fold=False, now=1100.0))
     assert all(f"waits for p{i}" in whole for i in range(6))
+
+
+@pytest.mark.parametrize("width", [100, 80])
+def test_on_a_narrow_screen_a_job_is_one_line_and_only_the_reason_is_cut(width: int) -> None:
+    metrics = {"eval/cer": 0.25, "sparsity/prunable": 0.9}
+    broken = job("omp-0.5-es", S.FAILED, why="out of memory: " + "many words " * 20)
+    lines = text(group_view.campaign_page(campaign(job("a", S.SUCCEEDED, metrics=metrics), broken)), width).splitlines()
+    assert lines[-4].split() == ["eval/", "sparsity/"]
+    assert lines[-3].split() == ["JOB", "STATE", "RAN", "cer", "prunable", "WHY"]
+    assert lines[-2].split()[:2] == ["a", "SUCCEEDED"] and lines[-2].split()[-2:] == ["0.25", "0.9"]
+    assert lines[-1].split()[:2] == ["omp-0.5-es", "FAILED"] and lines[-1].rstrip().endswith("…")
 
 
 def test_square_brackets_of_others_are_shown_and_not_obeyed() -> None:
