@@ -69,11 +69,13 @@ class ClipFile:
     """A list entry.
 
     Attributes:
+        name: The source in words.
         clips: Those that are used.
         left_out: Those that are not.
         num_seen: All that were looked at.
     """
 
+    name: str
     clips: list[Listed]
     left_out: LeftOut
     num_seen: int
@@ -89,7 +91,7 @@ def list_entry(cache_dir: Path, subset: Subset, *, with_files: bool) -> Path:
         [c.clip.name, c.clip.text, c.num_samples, c.digest, str(c.clip.audio) if with_files else None]
         for c in subset.chosen
     ]
-    content = {"clips": clips, "left_out": subset.left_out.by_reason, "num_seen": subset.num_seen}
+    content = {"name": subset.name, "clips": clips, "left_out": subset.left_out.by_reason, "num_seen": subset.num_seen}
     text = json.dumps(content)
     key = content_key("clips", hashlib.sha256(text.encode()).hexdigest())
 
@@ -104,7 +106,7 @@ def read_list(folder: Path) -> ClipFile:
     """Read a list entry."""
     content = json.loads((folder / "clips.json").read_text(encoding="utf-8"))
     left_out = LeftOut({r: [(n, why) for n, why in content["left_out"].get(r, [])] for r in REASONS})
-    return ClipFile([Listed(*fields) for fields in content["clips"]], left_out, content["num_seen"])
+    return ClipFile(content["name"], [Listed(*fields) for fields in content["clips"]], left_out, content["num_seen"])
 
 
 def samples_entry(cache_dir: Path, clips: ClipList, chosen: list[Chosen], rate: int) -> Path:
@@ -164,15 +166,20 @@ class StoredRecordings:
         return self._samples[self._bounds_N[number] : self._bounds_N[number + 1]]
 
 
-class FileRecordings:
-    """Clips that are decoded where they are used. Each has the length that its header promises, cut or padded."""
+class UndecodedRecordings:
+    """Clips that are decoded where they are used. Each has the length that its header promises, cut or padded.
 
-    faults: dict[int, str] = {}
+    Args:
+        audio: File or bytes of each clip.
+        num_samples: What their headers promise at ``rate``.
+        rate: Samples per second that the model hears.
+    """
 
-    def __init__(self, clips: list[Listed], rate: int) -> None:
-        self._clips = clips
+    def __init__(self, audio: Sequence[Audio], num_samples: Sequence[int], rate: int) -> None:
+        self._audio = audio
         self._rate = rate
-        self.num_samples_N = np.asarray([clip.num_samples for clip in clips], dtype=np.int64)
+        self.num_samples_N = np.asarray(num_samples, dtype=np.int64)
+        self.faults: dict[int, str] = {}
 
     def samples(self, number: int) -> Samples:
         """Return a clip.
@@ -180,8 +187,6 @@ class FileRecordings:
         Raises:
             BadAudio: It cannot be decoded.
         """
-        clip = self._clips[number]
-        assert clip.file is not None
-        audio: Audio = Path(clip.file)
-        samples_S = decode(audio, self._rate)[: clip.num_samples]
-        return np.pad(samples_S, (0, clip.num_samples - len(samples_S)))
+        length = int(self.num_samples_N[number])
+        samples_S = decode(self._audio[number], self._rate)[:length]
+        return np.pad(samples_S, (0, length - len(samples_S)))

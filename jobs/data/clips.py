@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.speech import SpeechSource
-from jobs.data.audio import AUDIO_SUFFIXES, Audio
+from jobs.data.audio import AUDIO_SUFFIXES, Audio, BadAudio
 from jobs.data.manifests import MANIFEST_SUFFIXES, header_of, read_rows
 from jobs.errors import DataError
 
@@ -57,12 +57,28 @@ class ClipList:
     revision: str = ""
 
     def open(self, clip: Clip) -> Audio:
-        """Return the clip's file, or its bytes."""
+        """Return the clip's file, or its bytes.
+
+        Raises:
+            BadAudio: Its row holds neither.
+        """
         assert clip.audio is not None
         if isinstance(clip.audio, Path):
             return clip.audio
-        held: dict[str, Any] = self.rows[clip.audio][self.audio_column]
-        return held["bytes"] if held.get("bytes") is not None else Path(held["path"])
+        audio = audio_of(self.rows[clip.audio][self.audio_column])
+        if audio is None:
+            raise BadAudio("its row names no audio")
+        return audio
+
+
+def audio_of(value: Any) -> Audio | None:
+    """Return the file or the bytes that the audio column of a hub data set holds in a row; None if it holds none."""
+    if not isinstance(value, dict):
+        return Path(value) if isinstance(value, str) and value else None
+    held: bytes | None = value.get("bytes")
+    if held is not None:
+        return held
+    return Path(value["path"]) if value.get("path") else None
 
 
 def find_clips(source: SpeechSource, where: str, *, transcribed: bool = True) -> ClipList:

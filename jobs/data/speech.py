@@ -13,13 +13,14 @@ from pathlib import Path
 from configs import JobSpec
 from configs.speech import SpeechData
 from configs.tasks import CTC
-from jobs.data.batches import TaskData
+from jobs.data.batches import StepBatches, TaskData
 from jobs.data.cache import content_key
 from jobs.data.spec_augment import SpecAugmentMasks
 from jobs.data.speech_batches import Clips, Collator, SpeechBatches, SpeechEvalBatches
 from jobs.data.speech_input import SpeechInput
 from jobs.data.speech_order import Plan, RowsPerStep, SecondsPerStep, least_micro_batches
 from jobs.data.speech_parts import Part, Preparation, join
+from jobs.data.speech_stream import check_streamable, speech_stream
 from jobs.data.subset import REASONS
 from jobs.data.vocabulary import Vocabulary, build_vocabulary
 from jobs.errors import DataError
@@ -40,30 +41,44 @@ def ctc_data(spec: JobSpec, inputs: SpeechInput, cache_dir: Path, ranks: Ranks) 
     task = spec.task
     assert isinstance(task, CTC)
     data = task.data
+    from_hub = data.streaming and any(source.hub for source in data.train)
+    if from_hub:
+        check_streamable(spec, task)
     masks, min_frames = _masks(spec, task, inputs)
     preparation = Preparation(data, task.transcripts, min_frames, inputs, cache_dir, ranks)
-    train = [preparation.part("train", i, source) for i, source in enumerate(data.train)]
+    listed = () if from_hub else data.train
+    train = [preparation.part("train", i, source) for i, source in enumerate(listed)]
     held_out = [preparation.part("eval", i, source) for i, source in enumerate(data.eval or ())]
     vocabulary = build_vocabulary(task.transcripts, inputs, (units for part in train for units in part.units))
     unknown = _check_units(task, vocabulary, {"train": train, "eval": held_out}, ranks)
     groups = tuple(dict.fromkeys(part.group for part in held_out))
+    digest = [part.digest for part in (*train, *held_out)]
 
-    clips = join(train, vocabulary, groups)
-    collator = Collator(clips, inputs, masks, at_use=data.streaming, max_bad=data.max_bad)
-    plan = plan_steps(spec, data, clips, inputs.sampling_rate)
+    batches: StepBatches
+    num_clips, first_epoch = None, None
+    if from_hub:
+        batches, stream_digest = speech_stream(spec, task, inputs, vocabulary, masks, min_frames, ranks)
+        digest.append(stream_digest)
+    else:
+        clips = join(train, vocabulary, groups)
+        collator = Collator(clips, inputs, masks, at_use=data.streaming, max_bad=data.max_bad)
+        plan = plan_steps(spec, data, clips, inputs.sampling_rate)
+        batches = SpeechBatches(collator, plan, ranks, spec.accumulation_steps, ahead=works_ahead(data, ranks))
+        num_clips = len(clips)
+        first_epoch = steps_per_epoch(plan)
     evaluation = None
     if held_out:
         eval_clips = join(held_out, vocabulary, groups)
         eval_collator = Collator(eval_clips, inputs, None, at_use=data.streaming, max_bad=data.max_bad)
         evaluation = SpeechEvalBatches(eval_collator, *eval_limits(spec, data, inputs), ranks)
     return TaskData(
-        train=SpeechBatches(collator, plan, ranks, spec.accumulation_steps, ahead=data.streaming),
+        train=batches,
         eval=evaluation,
-        num_train_sequences=len(clips),
+        num_train_sequences=num_clips,
         labels=vocabulary.tokens,
-        digest=_digest(spec, task, inputs, vocabulary, [*train, *held_out]),
+        digest=_digest(spec, task, inputs, vocabulary, digest),
         processor=vocabulary.processor(inputs),
-        steps_per_epoch=steps_per_epoch(plan),
+        steps_per_epoch=first_epoch,
         eval_groups=groups if len(groups) > 1 else (),
         facts={"data/units": float(len(vocabulary))} | clip_facts(inputs, train, held_out) | unknown,
     )
@@ -121,6 +136,11 @@ def steps_per_epoch(plan: Plan) -> float | None:
     return float(plan.steps_of_first_epoch) if isinstance(plan, SecondsPerStep) else None
 
 
+def works_ahead(data: SpeechData, ranks: Ranks) -> bool:
+    """Say whether the next step is prepared while one is computed: on a CPU the two would only share it."""
+    return data.streaming or ranks.device.type == "cuda"
+
+
 def eval_limits(spec: JobSpec, data: SpeechData, inputs: SpeechInput) -> tuple[int, int]:
     """Return the most clips and samples of an evaluation batch: as much memory as training needs."""
     train, rate = spec.train, inputs.sampling_rate
@@ -162,13 +182,13 @@ def _check_units(
     return facts
 
 
-def _digest(spec: JobSpec, task: CTC, inputs: SpeechInput, vocabulary: Vocabulary, parts: Sequence[Part]) -> str:
+def _digest(spec: JobSpec, task: CTC, inputs: SpeechInput, vocabulary: Vocabulary, parts: Sequence[str]) -> str:
     """Return a key that changes with whatever changes a batch."""
     train = spec.train
     return content_key(
         "ctc",
-        *(part.digest for part in parts),
-        *(part.group for part in parts),
+        *parts,
+        *(source.language for source in (*task.data.train, *(task.data.eval or ()))),
         *vocabulary.tokens,
         task.transcripts.model_dump_json(),
         task.spec_augment.model_dump_json() if task.spec_augment else "",

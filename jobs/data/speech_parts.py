@@ -1,5 +1,6 @@
 """One source of speech: its clips found, chosen, decoded and checked, once for all ranks."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -9,16 +10,17 @@ from typing import Literal
 import numpy as np
 
 from configs.speech import SpeechData, SpeechSource, TranscriptRules
-from jobs.data.cache import shared_entry
+from jobs.data.cache import content_key, shared_entry
 from jobs.data.clip_cache import (
-    FileRecordings,
     Recordings,
     StoredRecordings,
+    UndecodedRecordings,
     list_entry,
     read_list,
     samples_entry,
 )
 from jobs.data.clips import ClipList, find_clips
+from jobs.data.hub_clips import hub_clips
 from jobs.data.probes import Probes
 from jobs.data.speech_batches import Clips
 from jobs.data.speech_input import SpeechInput
@@ -27,6 +29,8 @@ from jobs.data.transcripts import Units, to_units
 from jobs.data.vocabulary import Vocabulary
 from jobs.errors import DataError
 from jobs.ranks import Ranks
+
+log = logging.getLogger(__name__)
 
 SplitName = Literal["train", "eval"]
 
@@ -44,7 +48,7 @@ class Part:
         units: Of the used ones.
         left_out: The others that were looked at.
         num_seen: All that were looked at.
-        digest: Stands for list and samples.
+        digest: Stands for the clips' content and transcripts.
     """
 
     name: str
@@ -91,12 +95,14 @@ class Preparation:
             StorageError: The cache cannot be written.
         """
         where = f"task.data.{split}[{place}]"
+        at_use = self.data.streaming and not source.hub
         limits = self._limits(split, source, where)
 
         # Each rank that does not see rank 0's disk does all this itself; where the cache has it, nothing is opened.
         @cache
         def found() -> ClipList:
-            return find_clips(source, where, transcribed=self.rules is not None)
+            find = hub_clips if source.hub else find_clips
+            return find(source, where, transcribed=self.rules is not None)
 
         @cache
         def subset() -> Subset:
@@ -104,15 +110,18 @@ class Preparation:
 
         rate = self.inputs.sampling_rate
         recordings: Recordings
-        folder = shared_entry(self.ranks, lambda: list_entry(self.cache_dir, subset(), with_files=self.data.streaming))
-        listed, digest = read_list(folder), folder.name
-        if self.data.streaming:
-            recordings = FileRecordings(listed.clips, rate)
+        folder = shared_entry(self.ranks, lambda: list_entry(self.cache_dir, subset(), with_files=at_use))
+        listed = read_list(folder)
+        if at_use:
+            places = [Path(clip.file or "") for clip in listed.clips]
+            recordings = UndecodedRecordings(places, [clip.num_samples for clip in listed.clips], rate)
         else:
             samples = shared_entry(self.ranks, lambda: samples_entry(self.cache_dir, found(), subset().chosen, rate))
-            recordings, digest = StoredRecordings(samples), f"{digest} {samples.name}"
+            recordings = StoredRecordings(samples)
         group = source.language or f"{split}-{place}"
-        part = Part(where, group, recordings, [], [], [], listed.left_out, listed.num_seen, digest)
+        content = [(clip.name, clip.text, clip.num_samples, clip.digest) for clip in listed.clips]
+        digest = content_key("part", rate, content)  # places and the number of bad clips do not count
+        part = Part(listed.name, group, recordings, [], [], [], listed.left_out, listed.num_seen, digest)
         for number, clip in enumerate(listed.clips):
             num_samples, units = int(recordings.num_samples_N[number]), limits.units(clip.text)
             fault = recordings.faults.get(number)
@@ -124,9 +133,12 @@ class Preparation:
             part.numbers.append(number)
             part.clip_names.append(clip.name)
             part.units.append(units)
-        report(where, part.left_out, part.num_seen, self.data.max_bad, warn=self.ranks.is_main)
+        report(part.name, part.left_out, part.num_seen, self.data.max_bad, warn=self.ranks.is_main)
         if not part.numbers:
-            raise DataError(none_left(where, part.left_out, part.num_seen))
+            raise DataError(none_left(part.name, part.left_out, part.num_seen))
+        if self.ranks.is_main:
+            hours, left_out = part.num_samples / rate / 3600, part.left_out.total
+            log.info("%s: %d clips, %.2f h; %d left out", part.name, len(part.numbers), hours, left_out)
         return part
 
     def _choose(self, split: SplitName, clips: ClipList, limits: Limits) -> Subset:
@@ -160,4 +172,5 @@ def join(parts: Sequence[Part], vocabulary: Vocabulary | None, groups: tuple[str
         bounds=np.cumsum([0, *map(len, numbers)], dtype=np.int64),
         groups_N=np.concatenate([np.full(len(p.numbers), group_of.get(p.group, -1), np.int64) for p in parts]),
         names=[name for part in parts for name in part.clip_names],
+        keys_N=np.arange(len(places)),
     )

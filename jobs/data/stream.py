@@ -75,18 +75,21 @@ class StreamedBatches(StepBatches):
         Raises:
             DataError: The split cannot be read or holds nothing to learn from.
         """
-        if step < self._next_step:
-            self._items.restart({})
-            self._next_step = 0
-        while self._next_step < step:
-            self._items.take(self._layout.batch_size, keep=range(0))
-            self._next_step += 1
+        self._seek(step)
         micro_batches = self._layout.micro_batches(0)
         mine = range(micro_batches[0].start, micro_batches[-1].stop)
         items = self._items.take(self._layout.batch_size, keep=mine)
         self._next_step += 1
         size = len(micro_batches[0])
         return [self._items.stage.collate(items[start : start + size]) for start in range(0, len(items), size)]
+
+    def _seek(self, step: int) -> None:
+        if step < self._next_step:
+            self._items.restart({})
+            self._next_step = 0
+        while self._next_step < step:
+            self._items.take(self._layout.batch_size, keep=range(0))
+            self._next_step += 1
 
     def state_dict(self) -> dict[str, Any]:
         """Return the position after the latest step, as plain numbers, lists and strings."""

@@ -8,6 +8,7 @@ Units are code points, in logical order (Arabic and Hebrew: the first spoken is 
 import re
 import unicodedata
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 
 from configs.speech import TranscriptRules
@@ -22,9 +23,13 @@ ToUnits = Callable[[str], Units]
 
 _TATWEEL = "\u0640"  # a stroke that lengthens an Arabic word on paper
 _WORD_APOSTROPHE = re.compile(r"(?<=\w)[\u2019\uff07](?=\w)")
-# No sound and no ink of their own, though Unicode counts them among letters and marks.
-_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u20dd-\u20e0\u20e2-\u20e4\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")  # fmt: skip  # noqa: E501
-_UNSPACED = (
+# No sound and no ink of their own, though Unicode counts them among letters and marks: joiners and fillers, variation
+# selectors, and the marks that draw a circle or a key around a sign.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u20dd-\u20e0\u20e2-\u20e4\u3164\ufe00-\ufe0f\uffa0"
+    "\U000e0100-\U000e01ef]"
+)
+_UNSPACED = (  # Chinese and Japanese
     "\u2e80-\u2fdf\u3005-\u3007\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
 _GAP = re.compile(f"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
@@ -59,7 +64,7 @@ def normalise(text: str, code: str, *, lowercase: bool, keep: frozenset[str]) ->
         text = _WORD_APOSTROPHE.sub("'", text)
     if lowercase:
         text = unicodedata.normalize("NFC", _lower(text, code))
-    text = "".join(sign if sign in keep or unicodedata.category(sign)[0] in "LMN" else " " for sign in text)
+    text = text.translate(_spacing(keep))
     # Chinese and Japanese write no spaces: one that is left stood for a comma.
     return _GAP.sub("", _SPACES.sub(" ", text).strip())
 
@@ -74,10 +79,31 @@ def num_repeats(units: Units) -> int:
     return sum(a == b for a, b in pairwise(units))
 
 
+class _Table(dict[int, str | None]):
+    """A table for ``str.translate`` that asks ``rule`` of each sign once: None drops it."""
+
+    def __init__(self, rule: Callable[[str], str | None]) -> None:
+        super().__init__()
+        self._rule = rule
+
+    def __missing__(self, code_point: int) -> str | None:
+        self[code_point] = self._rule(chr(code_point))
+        return self[code_point]
+
+
+@cache
+def _spacing(keep: frozenset[str]) -> _Table:
+    """Letters, marks, numbers and kept signs stay, all others become spaces."""
+    return _Table(lambda sign: sign if sign in keep or unicodedata.category(sign)[0] in "LMN" else " ")
+
+
+_DROPPED = _Table(lambda sign: None if unicodedata.category(sign)[0] == "C" or _INVISIBLE.match(sign) else sign)
+"""Control, zero-width and direction signs go."""
+
+
 def _clean(text: str) -> str:
-    """Compose marks (NFC); drop control, zero-width and direction signs; other kinds of white space become spaces."""
-    text = _INVISIBLE.sub("", unicodedata.normalize("NFC", _SPACES.sub(" ", text)))
-    return "".join(sign for sign in text if unicodedata.category(sign)[0] != "C")
+    """Compose marks (NFC), drop what is neither seen nor heard; every kind of white space becomes a space."""
+    return unicodedata.normalize("NFC", _SPACES.sub(" ", text).translate(_DROPPED))
 
 
 def _lower(text: str, code: str) -> str:

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import soundfile
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
+from configs import JobSpec
 from jobs.data.speech_input import SpeechInput
 
 RATE = 16000
@@ -43,10 +45,10 @@ def common_voice(
 def lengths_corpus(folder: Path, num_clips: int = 23, name: str = "train.tsv") -> Path:
     """Clips of 0.3 to 1.2 s, all of different lengths, each with two words of its own."""
     letters = "abcdefghijklmnopqrstuvwxyz"
-    rows = [
-        (f"{name[:2]}{i:03}.wav", 0.3 + 0.9 * ((i * 5) % num_clips) / num_clips, f"{letters[i % 26]}a {letters[i // 26]}b")
-        for i in range(num_clips)
-    ]
+    rows = []
+    for i in range(num_clips):
+        seconds = 0.3 + 0.9 * ((i * 5) % num_clips) / num_clips
+        rows.append((f"{name[:2]}{i:03}.wav", seconds, f"{letters[i % 26]}a {letters[i // 26]}b"))
     return common_voice(folder, rows, name)
 
 
@@ -56,6 +58,18 @@ def speech_input(
     """Return the inputs of wav2vec 2.0 with its usual kernels and strides, 128 channels wide."""
     extractor = Wav2Vec2FeatureExtractor(do_normalize=do_normalize, return_attention_mask=sees_padding)
     return SpeechInput(extractor, Wav2Vec2Config(hidden_size=128, **config), tokens)
+
+
+def ctc_spec(task: dict[str, Any], world_size: int = 1, **train: Any) -> JobSpec:
+    return JobSpec.model_validate(
+        {
+            "name": "j",
+            "task": task,
+            "model": {"from": "some/model"},
+            "train": {"num_steps": 5, "lr": {"peak": 1e-3}, "seed": 7, **train},
+            "resources": {"num_ranks": world_size},
+        }
+    )
 
 
 def ctc_task(train: Any, eval_files: Any = None, **options: Any) -> dict[str, Any]:
@@ -69,3 +83,9 @@ def ctc_task(train: Any, eval_files: Any = None, **options: Any) -> dict[str, An
     if eval_files is not None:
         data["eval"] = source(eval_files)
     return {"name": "ctc", "data": data, **options}
+
+
+def hub_data(audio: Sequence[bytes], texts: Sequence[str | None]) -> datasets.Dataset:
+    """Return a data set with an audio column, made without torchcodec."""
+    held = datasets.Dataset.from_dict({"audio": [{"bytes": a, "path": None} for a in audio], "text": list(texts)})
+    return held.cast_column("audio", datasets.Audio())
