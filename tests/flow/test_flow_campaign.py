@@ -16,6 +16,8 @@ from flow_service import UpService, rank_process, wait_for_step
 from safetensors.torch import load_file
 from tiny_inputs import TinyInputs, is_prunable
 
+from configs.artifacts import verify
+
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 
 RECIPE = """
@@ -45,6 +47,8 @@ jobs:
     model: {{from: "job:sparse"}}
     method: {{name: locked}}
     distillation: {{teacher: {classifier}}}
+  - name: together
+    compare: {{jobs: [teacher, sparse, down]}}
 """
 
 LOAD = """
@@ -101,13 +105,13 @@ def test_every_job_tells_what_it_did(service: UpService, campaign: dict[str, Any
     assert campaign["down"]["parents"] == [campaign["sparse"]["id"]]
     assert campaign["sparse"]["metrics"]["sparsity/prunable"] == pytest.approx(0.9, abs=1 / 576)
     assert all(job["published"] for job in campaign.values())
-    for name in campaign:
+    for name in campaign.keys() - {"together"}:
         assert service.cli("wait", name).returncode == 0
         assert "SUCCEEDED" in service.cli("show", name).stdout
         assert "step 12/12" in service.cli("logs", name, "--rank", "0").stdout
     assert "resources.num_ranks" not in service.cli("why", "sparse").stdout
     listed = {job["name"] for job in service.answer("list", "--campaign", "spine")}
-    assert listed == {"teacher", "sparse", "down"}
+    assert listed == {"teacher", "sparse", "down", "together"}
 
 
 def test_the_fetched_model_has_exactly_the_asked_zeros(service: UpService, fetched: dict[str, Path]) -> None:
@@ -178,6 +182,26 @@ def test_mlflow_has_the_whole_run(service: UpService, campaign: dict[str, Any]) 
     }
     figures = {Path(file.path).name for file in client.list_artifacts(run.info.run_id, "figures")}
     assert figures == {"sparsity_per_layer.png", "sparsity_schedule.png", "mask_iou.png"}
+
+
+def test_a_job_compares_what_the_others_left_and_the_command_line_does_the_same(
+    service: UpService, campaign: dict[str, Any], tmp_path: Path
+) -> None:
+    job = campaign["together"]
+    assert (job["task"], job["metrics"]["compare/masks"]) == ("comparison", 2)
+    service.answer("fetch", "job:together", str(tmp_path / "out"))
+    verify(tmp_path / "out")
+    asked = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    found = service.answer("compare", "spine")
+    for answer in (asked, found):
+        assert [entry["name"] for entry in answer["entries"]] == ["teacher", "sparse", "down"]
+        assert answer["iou_kept"] == answer["iou_removed"] == [[1.0, 1.0], [1.0, 1.0]]  # locked keeps the pattern
+        # Masks of 0.9 agree by chance on 0.1 / 1.9 of what they keep, up to a rounded weight per tensor.
+        assert answer["random_iou_kept"][0][1] == pytest.approx(0.1 / 1.9, abs=2e-3)
+        assert answer["entries"][2]["metrics"]["eval/accuracy"] == campaign["down"]["metrics"]["eval/accuracy"]
+    client = mlflow.MlflowClient(tracking_uri=service.state["mlflow_url"])
+    figures = {Path(file.path).name for file in client.list_artifacts(job["run_id"], "figures")}
+    assert {"iou_kept.png", "iou_removed.png", "eval_loss_against_sparsity.png"} <= figures
 
 
 def test_a_campaign_is_one_parent_run(service: UpService, campaign: dict[str, Any]) -> None:
