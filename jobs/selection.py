@@ -31,8 +31,10 @@ _MAGNITUDE = 0x7FFFFFFF
 """All bits of an fp32 number but its sign."""
 _INFINITE = 0x7F800000
 _MAX_SAMPLE = 1 << 16
-_DEVIATIONS = 3.0
-"""Half the distance of the bounds in standard deviations of the sample's quantile; missed once in 370 times."""
+_LINE = 16
+"""Elements that lie together in the sample: 64 bytes."""
+_DEVIATIONS = 2.5
+"""Half the distance of the bounds in standard deviations of the sample's quantile; missed once in 80 times."""
 _WIDER = 8.0
 _PIECE = 1 << 16
 """Elements looked at together on a CPU: what fits its cache."""
@@ -117,7 +119,7 @@ def _settle(
         find = _find_by_partition if _alone_on_cpu(cuts, ranks) else _find_by_histograms
         threshold, up_to = find([cut.inside_I for cut in cuts], num_remove - up_to_low, ranks)
         for cut in cuts:
-            cut.keep_L.scatter_(0, cut.places_I, cut.inside_I > threshold)
+            _write(cut.keep_L, cut.places_I, cut.inside_I > threshold)
         if (num_keep := up_to_low + up_to - num_remove) > 0:
             equal = [cut.places_I[cut.inside_I == threshold] for cut in cuts]
             quota = _quota(scores, [e.numel() for e in equal], num_keep, ranks)
@@ -144,8 +146,8 @@ def _settle(
 def _sample(scores: Sequence[Scores], ranks: Ranks) -> tuple[npt.NDArray[np.int32], int]:
     """Some magnitudes of the pool, sorted; none of a pool so small that all can be between the bounds (collective).
 
-    They are taken at even distances, an order of magnitude faster than at random. Weights that repeat at this distance
-    mislead, which costs a pass.
+    They are taken line by line of memory at even distances, ten times as fast as one by one at random. Neighbours that
+    are alike, or weights that repeat at this distance, may mislead, which costs a pass.
 
     Returns:
         The sample, and the elements of the pool.
@@ -158,16 +160,15 @@ def _sample(scores: Sequence[Scores], ranks: Ranks) -> tuple[npt.NDArray[np.int3
     distance = total // size | 1  # odd, so that rows of even length are not met in a few columns only
     passed, drawn = 0, []
     for score in scores:
-        begin, passed = -passed % distance, passed + score.values_L.numel()
-        # Copied together first: torch is slow on elements that lie apart.
-        values, hidden = score.values_L[begin::distance], score.hidden_L
-        own = Scores("", 0, 0, _near(values), True, None if hidden is None else _near(hidden[begin::distance]))
-        drawn.append(_magnitudes(own).numpy())
+        begin, passed = -passed % distance, passed + score.values_L.numel() // _LINE
+        hidden = None if score.hidden_L is None else _lines(score.hidden_L, begin, distance)
+        drawn.append(_magnitudes(_lines(score.values_L, begin, distance), hidden).cpu().numpy())
     return np.sort(np.concatenate(ranks.gather(np.concatenate(drawn)))), total
 
 
-def _near(apart: torch.Tensor) -> torch.Tensor:
-    return torch.from_numpy(apart.detach().cpu().numpy().copy())
+def _lines(run_L: torch.Tensor, begin: int, distance: int) -> torch.Tensor:
+    whole = run_L[: run_L.numel() // _LINE * _LINE].view(-1, _LINE)
+    return whole[begin::distance].reshape(-1)
 
 
 def _bounds(sample: npt.NDArray[np.int32], share: float, deviations: float) -> tuple[int, int]:
@@ -188,7 +189,7 @@ def _cut_all(scores: Sequence[Scores], low: int, high: int) -> tuple[list[_Cut],
 def _cut(score: Scores, low: int, high: int) -> tuple[_Cut, int]:
     numel = score.values_L.numel()
     if score.values_L.device.type != "cpu":
-        magnitudes_L = _magnitudes(score)
+        magnitudes_L = _magnitudes(score.values_L, score.hidden_L)
         keep_L, below_L = magnitudes_L >= high, magnitudes_L <= low
         places_I = keep_L.logical_or(below_L).logical_not_().nonzero().view(-1)
         largest = int(magnitudes_L.max()) if numel else 0
@@ -209,10 +210,17 @@ def _cut(score: Scores, low: int, high: int) -> tuple[_Cut, int]:
     return _Cut(torch.from_numpy(whole_L), up_to_low, places_I, inside_I), largest
 
 
+def _write(keep_L: torch.Tensor, places_I: torch.Tensor, keep_I: torch.Tensor) -> None:
+    if keep_L.device.type != "cpu":
+        keep_L[places_I] = keep_I
+    else:  # five times as fast
+        keep_L.numpy()[places_I.numpy()] = keep_I.numpy()
+
+
 def _num_equal(score: Scores, value: int) -> int:
     """How many magnitudes equal a value."""
     if score.values_L.device.type != "cpu":
-        return int(torch.count_nonzero(_magnitudes(score) == value))
+        return int(torch.count_nonzero(_magnitudes(score.values_L, score.hidden_L) == value))
     return sum(int(np.count_nonzero(piece_P == value)) for _, piece_P in _pieces(score))
 
 
@@ -222,7 +230,7 @@ def _keep_equal(keep_L: torch.Tensor, score: Scores, value: int, skip: int) -> N
     Piece by piece, for a pool may be full of equals: the zeros of a sparse model, whose places take 8 bytes each.
     """
     if score.values_L.device.type != "cpu":
-        places = (_magnitudes(score) == value).nonzero().view(-1)
+        places = (_magnitudes(score.values_L, score.hidden_L) == value).nonzero().view(-1)
         keep_L[places[:skip]], keep_L[places[skip:]] = False, True
         return
     whole_L = keep_L.numpy()
@@ -232,9 +240,8 @@ def _keep_equal(keep_L: torch.Tensor, score: Scores, value: int, skip: int) -> N
         skip = max(0, skip - place_P.size)
 
 
-def _magnitudes(score: Scores) -> torch.Tensor:
-    bits_L = _bits(score.values_L) if score.hidden_L is None else _bits(score.values_L) | _bits(score.hidden_L)
-    return bits_L & _MAGNITUDE
+def _magnitudes(values_L: torch.Tensor, hidden_L: torch.Tensor | None) -> torch.Tensor:
+    return (_bits(values_L) if hidden_L is None else _bits(values_L) | _bits(hidden_L)) & _MAGNITUDE
 
 
 def _bits(values_L: torch.Tensor) -> torch.Tensor:
@@ -332,7 +339,7 @@ def _largest(score: Scores) -> int:
     if not score.values_L.numel():
         return 0
     if score.values_L.device.type != "cpu":
-        return int(_magnitudes(score).max())
+        return int(_magnitudes(score.values_L, score.hidden_L).max())
     return max(int(piece_P.max()) for _, piece_P in _pieces(score))
 
 
