@@ -1,9 +1,10 @@
-"""What one mask update costs: ours per layer and over the whole pool, against what is usually published, on one rank.
+"""What one mask update costs, and its parts: against a fused AdamW step over the same weights, on one rank.
 
-Ours is what ``gradual_magnitude`` does at an update: scores, selection of exactly k, hidden values kept and put back
-(``regrow``), masks into master and moments, and the checks that follow. The others only choose: ``torch.kthvalue`` or
-``torch.sort`` of |w| per layer, then ``|w| > threshold`` (which removes every tie, so not exactly k). A pass over the
-weights is ``|w|`` written anew. Run: ``python -m benchmarks.mask_update [--turns N] [--layers N]``.
+The whole update is what ``gradual_magnitude`` does: exactly k chosen in every tensor, masks into master and moments,
+hidden values kept and put back (``regrow``), overlap with the mask before. The target grows to 90% over the turns, so
+that weights go at every one. Others only choose: ``torch.kthvalue`` or ``torch.sort`` of |w| per layer, then
+``|w| > threshold`` (which removes every tie, so not exactly k).
+Run: ``python -m benchmarks.mask_update [--turns N] [--layers N] [--others]``.
 """
 
 import argparse
@@ -17,55 +18,93 @@ from benchmarks.shapes import VOCABULARY, encoder, prunable
 from benchmarks.timing import RATIO_HEAD, machine, ratio_row, take_turns
 from configs.methods import GradualMagnitude
 from configs.patterns import count_to_remove
+from jobs import masks
 from jobs.enforcement import MaskedWeights
 from jobs.methods import Start
 from jobs.methods.gradual_magnitude import GradualMagnitudeMethod
 from jobs.selection import Scores, keep_largest
-from jobs.shards import shard_view
+from jobs.shards import Shard, shard_view
+
+STEP = "one AdamW step over these weights"
 
 
 def main() -> None:
-    """Print one Markdown table; ratios are to one pass over the weights."""
+    """Print one Markdown table; ratios are to one AdamW step over these weights."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--layers", type=int, default=12, help="BERT-base layers of 7.1M prunable weights each")
+    parser.add_argument("--others", action="store_true", help="also kthvalue, sort and a training step")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model = encoder(arguments.layers, 768, 12)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     step = partial(_step, model, optimizer)
     step()  # so that there are moments to mask
-    weights = MaskedWeights(shard_view(prunable(model), optimizer, optimizer, 0), optimizer, ALONE)
-    values = [shard.master_L().clone() for shard in weights.shards]  # dense, whatever the updates remove
-    method = GradualMagnitudeMethod(GradualMagnitude(final_sparsity=SPARSITY), Start(weights, 100, ALONE, None))
+    shards = shard_view(prunable(model), optimizer, optimizer, 0)
+    values = [shard.master_L().clone() for shard in shards]  # dense, whatever the updates remove
+    keep = _choose(values, shards, whole=False)
     cases: dict[str, Callable[[], object]] = {
-        "one pass": lambda: [value_L.abs() for value_L in values],
-        "ours per layer, choosing": lambda: _choose(values, weights, whole=False),
-        "ours global, choosing": lambda: _choose(values, weights, whole=True),
-        "ours per layer, whole update": lambda: method._update(SPARSITY),
-        "kthvalue per layer, choosing": lambda: [_by_kthvalue(value_L) for value_L in values],
-        "sort per layer, choosing": lambda: [_by_sort(value_L) for value_L in values],
-        "one AdamW step over these weights": _adamw(values),
-        "training step of 8 x 128 tokens": step,
+        STEP: _adamw(values),
+        "choosing, per layer": lambda: _choose(values, shards, whole=False),
+        "choosing, globally": lambda: _choose(values, shards, whole=True),
+        "mask in place of the one before": partial(_replace, [torch.ones_like(k) for k in keep], keep),
+        "zeros into master and moments": partial(_clear, _places(values), keep),
+        "whole update, regrow: false": _update(values, arguments.turns, regrow=False),
+        "whole update, regrow: true": _update(values, arguments.turns, regrow=True),
     }
+    if arguments.others:
+        cases |= {
+            "kthvalue per layer, choosing": lambda: [_by_kthvalue(value_L) for value_L in values],
+            "sort per layer, choosing": lambda: [_by_sort(value_L) for value_L in values],
+            "training step of 8 x 128 tokens": step,
+        }
     samples = take_turns(cases, arguments.turns)
-    print(f"{machine()}\n\n{weights.num_weights / 1e6:.1f}M prunable weights, fp32, {arguments.turns} turns\n")
-    print(RATIO_HEAD)
+    numel = sum(value_L.numel() for value_L in values)
+    print(f"{machine()}\n\n{numel / 1e6:.1f}M prunable weights, fp32, {arguments.turns} turns\n\n{RATIO_HEAD}")
     for name, sample in samples.items():
-        print(ratio_row(name, sample, samples["one pass"]))
+        print(ratio_row(name, sample, samples[STEP]))
 
 
-def _choose(values: list[torch.Tensor], weights: MaskedWeights, whole: bool) -> list[torch.Tensor]:
+def _choose(values: list[torch.Tensor], shards: list[Shard], whole: bool) -> list[torch.Tensor]:
     scores = [
-        Scores(shard.name, shard.index, shard.start, value_L.abs(), shard.replicated)
-        for shard, value_L in zip(weights.shards, values, strict=True)
+        Scores(shard.name, shard.index, shard.start, value_L, shard.replicated)
+        for shard, value_L in zip(shards, values, strict=True)
     ]
     pools = [scores] if whole else [[score] for score in scores]
     keep: list[torch.Tensor] = []
     for pool in pools:
         numel = sum(score.values_L.numel() for score in pool)
-        keep += keep_largest(pool, count_to_remove(SPARSITY, numel), weights.ranks)
+        keep += keep_largest(pool, count_to_remove(SPARSITY, numel), ALONE)
     return keep
+
+
+def _update(values: list[torch.Tensor], turns: int, regrow: bool) -> Callable[[], object]:
+    """The method's update of weights that have moments; each call removes a little more."""
+    own = {f"w{i}": torch.nn.Parameter(value_L.clone()) for i, value_L in enumerate(values)}
+    optimizer = torch.optim.AdamW(own.values(), lr=1e-4, fused=True)
+    for weight in own.values():
+        weight.grad = torch.randn_like(weight) * 1e-3
+    optimizer.step()
+    optimizer.zero_grad()
+    weights = MaskedWeights(shard_view(own, optimizer, optimizer, 0), optimizer, ALONE)
+    spec = GradualMagnitude(final_sparsity=SPARSITY, regrow=regrow)
+    method = GradualMagnitudeMethod(spec, Start(weights, 100, ALONE, None))
+    targets = iter([SPARSITY - 0.1 * (turns - turn) / turns for turn in range(turns + 1)])  # the first one warms up
+    return lambda: method._update(next(targets))
+
+
+def _places(values: list[torch.Tensor]) -> list[list[torch.Tensor]]:
+    return [[value_L.clone() for _ in range(3)] for value_L in values]
+
+
+def _clear(places: list[list[torch.Tensor]], keep: list[torch.Tensor]) -> None:
+    for of_weight, keep_L in zip(places, keep, strict=True):
+        masks.clear(of_weight, keep_L)
+
+
+def _replace(own: list[torch.Tensor], keep: list[torch.Tensor]) -> None:
+    for mask_L, keep_L in zip(own, keep, strict=True):
+        masks.replace(mask_L, keep_L)
 
 
 def _adamw(values: list[torch.Tensor]) -> Callable[[], object]:

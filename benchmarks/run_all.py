@@ -17,6 +17,7 @@ QUICK = (
     ("selection", "--millions", "10", "--turns", "2", "--ranks", "2"),
     ("sparse_file", "--layers", "2"),
     ("memory", "--layers", "2"),
+    ("speech_loading", "--clips", "96", "--turns", "3"),
 )
 
 

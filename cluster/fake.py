@@ -115,8 +115,11 @@ class FakeExecutor:
         *,
         token: str | None = None,
         metrics: dict[str, float] | None = None,
+        run_id: str | None = None,
+        published: bool = False,
     ) -> None:
-        """The driver writes its outcome; ``token`` other than the launch's makes a stale one."""
+        """The driver writes its outcome; ``token`` other than the launch's makes a stale one, ``published`` says that
+        MLflow has all of the job."""
         launch = self.launches[attempt_id]
         directory = JobDirectory(launch.job_dir)
         manifest = directory.artifacts / MANIFEST
@@ -126,7 +129,8 @@ class FakeExecutor:
             reason=reason,
             message=message,
             metrics=metrics or {},
-            run_id=f"run-of-{launch.job_id}",
+            run_id=run_id or f"run-of-{launch.job_id}",
+            published=published,
             manifest_sha256=sha256_file(manifest) if manifest.is_file() else None,
         )
         write_atomic(directory.outcome(launch.attempt), outcome.model_dump_json())

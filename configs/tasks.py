@@ -142,5 +142,14 @@ class Wav2Vec2Pretraining(Strict):
     """Weight of the term that asks for equal use of all codes. Paper: 0.1."""
     gumbel: GumbelTemperature = GumbelTemperature()
 
+    @model_validator(mode="after")
+    def _all_clips_are_known(self) -> Self:
+        if self.data.streaming and any(source.hub for source in self.data.train):
+            raise ValueError(
+                "data.streaming reads hub data sets as a stream for task ctc alone; drop it (the data set is then "
+                "downloaded and decoded once), or give files"
+            )
+        return self
+
 
 TaskSpec = Annotated[MaskedLM | Classification | CTC | Wav2Vec2Pretraining, Field(discriminator="name")]

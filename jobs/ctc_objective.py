@@ -3,7 +3,8 @@
     loss = - sum over clips of log p(units | frames)          summed over all alignments by torch's ctc_loss, in fp32
 
 The loop divides by the target units of the whole step, or by its clips. Letters: B clips, S samples, T frames,
-U units of the longest transcript, V vocabulary, H hidden size. Unit 0 is the blank (and the padding).
+U units of the longest transcript, V vocabulary, H hidden size.
+The blank is the model's padding token.
 """
 
 from typing import Any, Literal
@@ -14,8 +15,6 @@ from transformers import PreTrainedModel
 
 from jobs.objective import Batch, Objective, Weights
 from jobs.projection_loss import IGNORED
-
-BLANK = 0
 
 
 class CTCObjective(Objective):
@@ -50,7 +49,8 @@ class CTCObjective(Objective):
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self._autocast):
             logits_BTV = self._logits(batch)
         frames_B = self.student._get_feat_extract_output_lengths(batch["attention_mask"].sum(1)).long()
-        nll = ctc_loss(logits_BTV, frames_B, batch["labels"], batch.get("weight"))
+        blank = self.student.config.pad_token_id
+        nll = ctc_loss(logits_BTV, frames_B, batch["labels"], blank, batch.get("weight"))
         best_BT = None if self.training else logits_BTV.detach().argmax(2)
         sums = torch.stack([nll.detach(), torch.zeros_like(nll.detach())])
         return self.weights.task * task_scale * nll, sums, (best_BT, frames_B)
@@ -86,7 +86,11 @@ class CTCObjective(Objective):
 
 
 def ctc_loss(
-    logits_BTV: torch.Tensor, frames_B: torch.Tensor, labels_BU: torch.Tensor, weight_B: torch.Tensor | None = None
+    logits_BTV: torch.Tensor,
+    frames_B: torch.Tensor,
+    labels_BU: torch.Tensor,
+    blank: int,
+    weight_B: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Summed negative log-likelihood of the transcripts, nats; a clip too short for its units counts 0.
 
@@ -102,7 +106,7 @@ def ctc_loss(
             labels_BU.clamp(min=0),
             frames_B,
             units_B,
-            blank=BLANK,
+            blank=blank,
             reduction="none",
             zero_infinity=True,
         )

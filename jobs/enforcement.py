@@ -15,6 +15,7 @@ A mask may also be in force without being held: weights are zero when it is put 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from hashlib import sha256
 
 import torch
 
@@ -25,6 +26,9 @@ from jobs.masks import Masks
 from jobs.overlap import Overlap
 from jobs.ranks import Ranks
 from jobs.shards import Shard, refresh_copies
+
+_New = tuple[torch.Tensor, torch.Tensor | None]
+"""A new mask of a whole weight, and its packed bits where they are there already."""
 
 
 class MaskedWeights:
@@ -95,7 +99,7 @@ class MaskedWeights:
             hold: Mask gradients from now on, which needs dead moments; False lets every weight move again.
         """
         overlap.refuse_others(self.masks, masks)
-        return self._put_on((masks[shard.name] for shard in self.shards), moments, hold)
+        return self._put_on(((masks[shard.name], None) for shard in self.shards), moments, hold)
 
     def restore(self, masks: Masks, held: bool) -> None:
         """Take up masks of a checkpoint (collective); weights and moments are restored already.
@@ -113,13 +117,17 @@ class MaskedWeights:
         self.check()
 
     def _put_on(
-        self, new: Iterable[torch.Tensor], moments: bool, hold: bool, hidden: Sequence[torch.Tensor] | None = None
+        self, new: Iterable[_New], moments: bool, hold: bool, hidden: Sequence[torch.Tensor] | None = None
     ) -> Overlap:
         """Weight by weight, so that of one only there are an old and a new mask."""
         assert moments or not hold, "a weight with living moments moves without gradients: it cannot be held"
+        digest = sha256()
         beside = [None] * len(self.shards) if hidden is None else hidden
-        for shard, mask, hidden_L in zip(self.shards, new, beside, strict=True):
+        for shard, (mask, packed), hidden_L in zip(self.shards, new, beside, strict=True):
             self._replace(shard.name, mask)
+            if self.ranks.world_size > 1:
+                packed = masks_module.pack(self.masks[shard.name]) if packed is None else packed
+                digest.update(packed.cpu().numpy().data)
             if shard.numel:
                 places = _places(shard, moments)
                 masks_module.clear(places, self.local_mask_L(shard), hidden_L)
@@ -129,7 +137,7 @@ class MaskedWeights:
         refresh_copies(self._engine_optimizer, self.shards)
         self._hook_gradients(hold)
         self._check_copies()
-        self._check_ranks()
+        self._check_ranks(digest.hexdigest())
         return overlap.total(self.changes.values())
 
     def _replace(self, name: str, mask: torch.Tensor) -> None:
@@ -169,7 +177,7 @@ class MaskedWeights:
                 for i, values_L in enumerate(_places(shard) if shard.numel else ()):
                     self._check_outside(shard, values_L, f"moment {i - 1}" if i else "fp32 master")
             self._check_copies()
-        self._check_ranks()
+        self._check_ranks(masks_module.digest(self.masks) if self.ranks.world_size > 1 else "")
 
     def sparsity_by_weight(self) -> dict[str, float]:
         """Share removed of each weight, in the model's order."""
@@ -189,21 +197,20 @@ class MaskedWeights:
         if left := masks_module.count_outside(values_L, self.local_mask_L(shard)):
             raise JobError(f"{left} weights of {shard.name} are not zero outside the mask in the {place}")
 
-    def _check_ranks(self) -> None:
-        if self.ranks.world_size == 1:
-            return
-        digests = set(self.ranks.gather(masks_module.digest(self.masks)))
+    def _check_ranks(self, digest: str) -> None:
+        digests = set(self.ranks.gather(digest))
         if len(digests) != 1:
             raise JobError(f"ranks hold {len(digests)} different masks after a mask update")
 
-    def _whole(self, shard: Shard, keep_L: torch.Tensor) -> torch.Tensor:
+    def _whole(self, shard: Shard, keep_L: torch.Tensor) -> _New:
         """Put the ranks' runs of one mask together: bits are disjoint, so packed bytes can be added over ranks."""
         if shard.replicated:
-            return keep_L.view(shard.shape)
+            return keep_L.view(shard.shape), None
         packed = torch.zeros(-(-shard.global_numel // 8), dtype=torch.uint8, device=self.ranks.device)
         own = masks_module.pack(torch.nn.functional.pad(keep_L, (shard.start % 8, 0)))
         packed[shard.start // 8 :][: own.numel()] = own
-        return masks_module.unpack(self.ranks.sum(packed), shard.shape)
+        self.ranks.sum(packed)
+        return masks_module.unpack(packed, shard.shape), packed
 
     def _hook_gradients(self, hold: bool) -> None:
         self.held = hold

@@ -6,6 +6,9 @@
 MLflow slow or away: the spool grows, training goes on, the thread tries again with growing pauses. All attempts of a
 job share one run and one spool; a point of a curve whose step the spool already has is not written again, so a resumed
 job logs nothing twice.
+
+The runs of a campaign's jobs hang under one run, which the first of them makes. The service ends it, since no job knows
+whether others still wait (``service.campaign_runs``).
 """
 
 import json
@@ -242,27 +245,12 @@ class Carrier(threading.Thread):
                 self._register(run_id, operation["name"], operation["alias"], operation["artifact"])
             case "status":
                 self._set_status(run_id, operation["status"])
-                self._settle_campaign(run_id)
 
     def _set_status(self, run_id: str, status: str) -> None:
         if status == "RUNNING":
             self._client.update_run(run_id, status=status)
         else:
             self._client.set_terminated(run_id, status)
-
-    def _settle_campaign(self, run_id: str) -> None:
-        """Give the campaign's run the status of its jobs: RUNNING while one runs, else the worst end among them."""
-        run = self._client.get_run(run_id)
-        parent = run.data.tags.get(_PARENT_TAG)
-        if parent is None:
-            return
-        for _ in range(5):  # another job may end between the question and its answer: asked until nothing is to be done
-            found = self._client.search_runs([run.info.experiment_id], f"tags.`{_PARENT_TAG}` = '{parent}'")
-            statuses = {child.info.status for child in found}
-            status = next((s for s in ("RUNNING", "FAILED", "KILLED", "FINISHED") if s in statuses), None)
-            if status is None or status == self._client.get_run(parent).info.status:
-                return
-            self._set_status(parent, status)
 
     def _log_params(self, run_id: str, params: list[Param]) -> None:
         try:
@@ -346,7 +334,7 @@ def _is_refusal(error: MlflowException) -> bool:
         "BAD_REQUEST",
         "RESOURCE_ALREADY_EXISTS",
         "INVALID_STATE",
-        "RESOURCE_DOES_NOT_EXIST",  # a campaign's run that somebody deleted; the own one is looked at first
+        "RESOURCE_DOES_NOT_EXIST",  # of something else: the own run is looked at first
     }
 
 

@@ -10,6 +10,7 @@ from fastapi import FastAPI
 
 from cluster.executor import Executor
 from service.app import Parts, create_app
+from service.campaign_runs import CampaignRuns
 from service.database import Database
 from service.publisher import Publisher, ask_health
 from service.scheduler import AfterEnd, Scheduler, keep_quiet
@@ -48,7 +49,9 @@ class Assembly:
         self._thread = threading.Thread(target=self.scheduler.run, args=(self._stop,), name="scheduler", daemon=True)
         self._threads = [self._thread]
         if settings.mlflow_uri is not None:
-            publisher = Publisher(self.store, executor, settings, ask_health(settings.mlflow_uri))
+            runs = CampaignRuns(self.store, registry)
+            answers = ask_health(settings.mlflow_uri)
+            publisher = Publisher(self.store, executor, settings, answers, end_campaigns=runs.step)
             self._threads.append(
                 threading.Thread(target=publisher.run, args=(self._stop,), name="publisher", daemon=True)
             )

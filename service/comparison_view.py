@@ -10,9 +10,9 @@ from service.render import number
 _NO_PAIR = "–"
 
 
-def page(comparison: Comparison) -> Group:
+def page(comparison: Comparison, title: str | None = None) -> Group:
     """Metrics against sparsity, both IOU matrices, what was left out."""
-    parts: list[RenderableType] = [_metrics(comparison)]
+    parts: list[RenderableType] = [_metrics(comparison, title)]
     if len(comparison.masked) > MOST_IN_A_TABLE:
         what = f"{len(comparison.masked)} masks make too wide a matrix: --out DIR draws it, --json prints it"
         parts += [Text(""), Text(what)]
@@ -26,12 +26,13 @@ def page(comparison: Comparison) -> Group:
     return Group(*parts)
 
 
-def _metrics(comparison: Comparison) -> Table:
+def _metrics(comparison: Comparison, title: str | None) -> Table:
     names = comparison.metric_names
     table = _table("JOB", *(key.upper() for key in comparison.by), "SPARSITY", *names)
     for entry in comparison.entries:
         cells = [entry.name, *entry.group, "" if entry.sparsity is None else f"{entry.sparsity:.4f}"]
         table.add_row(*(Text(cell) for cell in cells), *(Text(number(entry.metrics.get(name))) for name in names))
+    table.title, table.title_justify = title, "left"
     return table
 
 

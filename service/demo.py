@@ -1,7 +1,8 @@
-"""``make demo``: the whole way on this machine, from real weights and words to a fetched sparse checkpoint and a table.
+"""``make demo``: the whole way on this machine, from real weights and words to fetched sparse checkpoints and tables.
 
     data (offline, once) -> up -> submit prune_ofa/demo -> follow -> fetch three models -> table
-A second run finds data, servers and finished jobs again, verifies what was fetched, and only prints the table.
+                               -> submit parp/demo      -> follow -> fetch three models and their comparison -> tables
+A second run finds data, servers and finished jobs again, verifies what was fetched, and only prints the tables.
 """
 
 import hashlib
@@ -11,12 +12,14 @@ import sys
 import time
 from pathlib import Path
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from configs import Campaign, ConfigError
 from configs.compact import packed_path
-from service import embedded, fetch, follow, recipe_files, render, terminal
+from configs.comparison import COMPARISON_FILE, Comparison
+from service import comparison_view, embedded, fetch, follow, recipe_files, render, terminal
 from service.client import Client
 from service.errors import ServiceError
 from service.wire import ArtifactView, CampaignView, JobState, JobView
@@ -25,6 +28,10 @@ HOME = Path(".prunus")
 DATA = HOME / "demo-data"
 OUT = Path("demo-out")
 FETCHED = ("sparse", "dense-task", "sparse-task")
+LANGUAGES = ("es", "it", "tr")
+MINUTES = "3"
+SMALL = ("--channels", "32", "--layers", "3")
+"""A wav2vec 2.0 that learns something within the demo's minutes."""
 
 
 def main() -> int:
@@ -33,30 +40,28 @@ def main() -> int:
     home = HOME.resolve()
     try:
         make_data()
-        campaign = recipe_files.load_recipe("prune_ofa/demo", [])
+        campaigns = [recipe_files.load_recipe(name, []) for name in ("prune_ofa/demo", "parp/demo")]
         state = embedded.up(home, None, terminal.note)
         with Client(state.server_url) as client:
-            view = submit_or_reuse(client, campaign)
-            jobs = follow.follow(client, [job.id for job in view.jobs], terminal.stdout(), terminal.note)
-            failed = [job for job in jobs if job.state is not JobState.SUCCEEDED]
-            for job in failed:
-                terminal.note(f"{job.name} is {job.state.value}: {job.why}")
-            if failed:
-                return 1
-            by_name = {job.name: job for job in jobs}
-            for name in FETCHED:
-                terminal.note(fetch.fetch(client, f"job:{by_name[name].id}", OUT / name).summary)
-            sizes = {job.name: weight_bytes(client.artifacts(f"job:{job.id}")) for job in jobs}
+            text = run_campaign(client, campaigns[0])
+            pages = [prune_ofa_page(client, text)] if text else []
+            speech = run_campaign(client, campaigns[1]) if text else []
+            pages += [parp_page(client, speech)] if speech else []
     except (ServiceError, ConfigError) as error:
         terminal.note(f"error: {error}")
         return 1
     except KeyboardInterrupt:
         terminal.note(f"stopped looking; the jobs go on. `prunus down --home {HOME}` ends everything")
         return terminal.EXIT_INTERRUPTED
-    terminal.stdout().print(results_table(jobs, OUT, sizes))
+    for page in pages:
+        terminal.stdout().print(page)
+    if len(pages) < len(campaigns):
+        return 1
+    run_url = next((job.run_url for job in text if job.name == "sparse"), None)
     for line in (
         f"fetched    {', '.join(str(OUT / name) for name in FETCHED)}   (look: prunus inspect {OUT / 'sparse'})",
-        f"MLflow     {by_name['sparse'].run_url or state.mlflow_url}   (the sparse job; `Runs` lists all)",
+        f"heat maps  {OUT / 'compare' / 'figures'}   (IOU of the languages' masks, sparsity per layer)",
+        f"MLflow     {run_url or state.mlflow_url}   (the sparse job; `Runs` lists all)",
         f"took       {render.duration(time.monotonic() - began)}",
         f"still up   prunus list --url {state.server_url}; to end it: prunus down --home {HOME}",
     ):
@@ -64,17 +69,56 @@ def main() -> int:
     return 0
 
 
+def run_campaign(client: Client, campaign: Campaign) -> list[JobView]:
+    """Queue a campaign, or find it again, and follow it; its jobs, or none if one did not succeed."""
+    view = submit_or_reuse(client, campaign)
+    jobs = follow.follow(client, [job.id for job in view.jobs], terminal.stdout(), terminal.note)
+    failed = [job for job in jobs if job.state is not JobState.SUCCEEDED]
+    for job in failed:
+        terminal.note(f"{job.name} is {job.state.value}: {job.why}")
+    return [] if failed else jobs
+
+
+def prune_ofa_page(client: Client, jobs: list[JobView]) -> RenderableType:
+    """Fetch the language models; sizes, zeros and accuracy."""
+    by_name = {job.name: job for job in jobs}
+    for name in FETCHED:
+        terminal.note(fetch.fetch(client, f"job:{by_name[name].id}", OUT / name).summary)
+    sizes = {job.name: weight_bytes(client.artifacts(f"job:{job.id}")) for job in jobs}
+    return results_table(jobs, OUT, sizes)
+
+
+def parp_page(client: Client, jobs: list[JobView]) -> RenderableType:
+    """Fetch the languages' models and their comparison; error rates, and how the masks agree."""
+    for job in jobs:
+        if job.name.startswith("parp-") or job.name == "compare":
+            terminal.note(fetch.fetch(client, f"job:{job.id}", OUT / job.name).summary)
+    text = (OUT / "compare" / COMPARISON_FILE).read_bytes()
+    return comparison_view.page(Comparison.model_validate_json(text), "PARP: one sparse model per language")
+
+
 def make_data() -> None:
-    """Write the demo's data and base model, unless they are there; in a process of its own, for this one has no
+    """Write the demo's text, speech and models, unless they are there; in processes of their own, for this one has no
     torch.
     """
-    if (DATA / "model" / "model.safetensors").is_file() and (DATA / "names-eval.tsv").is_file():
-        return
-    made = subprocess.run([sys.executable, "-m", "jobs.data.demo", str(DATA)], check=False)  # noqa: S603 - our own module
-    if made.returncode:
-        raise ConfigError(
-            f"the demo's data could not be made (exit {made.returncode})", remedy="run `make setup` again"
-        )
+    languages = ",".join(LANGUAGES)
+    for done, module, words in (
+        (DATA / "model" / "model.safetensors", "jobs.data.demo", (str(DATA),)),
+        (DATA / "speech-model" / "config.json", "jobs.data.speech_model", (str(DATA / "speech-model"), *SMALL)),
+        (
+            DATA / "speech" / "corpus.json",
+            "jobs.data.speech_corpus",
+            ("--languages", languages, "--minutes", MINUTES, str(DATA / "speech")),
+        ),
+    ):
+        if done.is_file():
+            continue
+        made = subprocess.run([sys.executable, "-m", module, *words], check=False)  # noqa: S603 - our own modules
+        if made.returncode:
+            raise ConfigError(
+                f"the demo's data could not be made by {module} (exit {made.returncode})",
+                remedy="run `make setup` again",
+            )
 
 
 def submit_or_reuse(client: Client, campaign: Campaign) -> CampaignView:

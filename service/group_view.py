@@ -99,32 +99,40 @@ def campaign_page(campaign: CampaignView, *, fold: bool = True, now: float | Non
 
 
 def jobs_table(jobs: Sequence[JobView], *, fold: bool, now: float) -> Table:
-    """The jobs of a group with step, time and the key metrics that they have."""
-    metrics = [name for name in KEY_METRICS if any(name in values(job) for job in jobs)]
-    table = _table("JOB", "STATE", "STEP", "ETA", "RAN", *metrics, "WHY")
+    """The jobs of a group with step, time and the key metrics that they have; an empty column is left out."""
     waiting = [job for job in jobs if job.started_at is None]
     numbers = count_states(waiting)
-    folded = {state for state in _SILENT if fold and numbers.get(state, 0) > FOLD_OVER}
-    for job in jobs:
-        if job.state in folded and job.started_at is None:
-            continue
-        eta = job.progress.eta_s if job.progress and not job.state.is_terminal else None
-        cells = (
-            render.steps(job),
-            render.duration(eta),
-            render.duration(render.elapsed(job, now)),
-            *(render.number(values(job).get(name)) for name in metrics),
-            _why(job),
-        )
-        table.add_row(Text(job.name), render.state_text(job.state), *(Text(cell) for cell in cells))
-    for state in (state for state in _ORDER if state in folded):
+    folded = [state for state in _SILENT if fold and numbers.get(state, 0) > FOLD_OVER]
+    rows = [
+        (Text(job.name), render.state_text(job.state), _cells(job, now))
+        for job in jobs
+        if job.started_at is not None or job.state not in folded
+    ]
+    for state in folded:
         own = [job for job in waiting if job.state is state]
         reasons = {job.why for job in own}
-        why = reasons.pop() if len(reasons) == 1 else f"each its own: --state {state.value} shows them"
-        name = f"{len(own)} jobs: {own[0].name} … {own[-1].name}"
-        empty = ("",) * (3 + len(metrics))
-        table.add_row(Text(name), render.state_text(state), *empty, Text(why))
+        why = reasons.pop() if len(reasons) == 1 else f"each its own, --state {state.value} shows them"
+        note = {"WHY": f"{why}  ({own[0].name} … {own[-1].name})"}
+        rows.append((Text(f"{len(own)} jobs"), render.state_text(state), note))
+    columns = [
+        name for name in ("STEP", "ETA", "RAN", *KEY_METRICS, "WHY") if any(cells.get(name) for *_, cells in rows)
+    ]
+    # A long name of a metric stands on two lines, so that a narrow screen holds more of them.
+    table = _table("JOB", "STATE", *(name.replace("/", "/\n") for name in columns))
+    for name, state_cell, cells in rows:
+        table.add_row(name, state_cell, *(_one_line(cells.get(column, "")) for column in columns))
     return table
+
+
+def _cells(job: JobView, now: float) -> dict[str, str]:
+    known = values(job)
+    return {
+        "STEP": render.steps(job),
+        "ETA": render.duration(job.progress.eta_s if job.progress and not job.state.is_terminal else None),
+        "RAN": render.duration(render.elapsed(job, now)),
+        **{name: render.number(known.get(name)) for name in KEY_METRICS},
+        "WHY": _why(job),
+    }
 
 
 def values(job: JobView) -> dict[str, float]:
@@ -153,6 +161,10 @@ def _why(job: JobView) -> str:
     return job.why.split("\n", 1)[0]
 
 
+def _one_line(text: str) -> Text:
+    return Text(text, no_wrap=True, overflow="ellipsis")
+
+
 def _percent(share: float) -> str:
     """Rounded down, so that 100% is the end."""
     return f"{int(100 * share + 1e-9)}%"
@@ -161,6 +173,5 @@ def _percent(share: float) -> str:
 def _table(*headers: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for header in headers:
-        wide = header == "WHY"
-        table.add_column(header, no_wrap=header != "STATES", overflow="ellipsis", ratio=1 if wide else None)
+        table.add_column(header, no_wrap=header not in {"STATES", "WHY"}, ratio=1 if header == "WHY" else None)
     return table

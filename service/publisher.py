@@ -7,7 +7,8 @@
                  carry    MLflow answers: start ``jobs.publish`` on the cluster as ``<job id>-p<n>``
                  give up  after 20 tries: one event
 
-Runs in its own thread beside the scheduler and never makes it wait. Talks to MLflow only to ask whether it is there.
+Runs in its own thread beside the scheduler and never makes it wait. Asks MLflow only whether it is there; what ends the
+runs of campaigns (``service.campaign_runs``) is called from here, too.
 What a restart loses is the pauses: the tries are counted in the decision log, and a try that Ray knows is adopted.
 """
 
@@ -134,6 +135,7 @@ class Publisher:
         executor: Runs the tries.
         settings: Where files lie, and where MLflow is now.
         mlflow_answers: Whether to start a try makes sense; bounded to seconds.
+        end_campaigns: Called at the end of every step, see ``service.campaign_runs``.
         clock: Unix seconds.
     """
 
@@ -144,10 +146,11 @@ class Publisher:
         settings: Settings,
         mlflow_answers: Callable[[], bool],
         *,
+        end_campaigns: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store, self._executor, self._settings = store, executor, settings
-        self._mlflow_answers, self._clock = mlflow_answers, clock
+        self._mlflow_answers, self._end_campaigns, self._clock = mlflow_answers, end_campaigns, clock
         self._tries: dict[str, _Tries] = {}
         self._page_before: int | None = None
         self._door: bool | None = None
@@ -174,6 +177,7 @@ class Publisher:
         self._page_before = jobs[-1].seq if len(jobs) == _PAGE else None
         for job in jobs:
             self._guarded(job.id, partial(self._look, job))
+        self._end_campaigns()
 
     def _guarded(self, job_id: str, act: Callable[[], None]) -> None:
         """Do one job's part of a step, so that no job can stop the others."""

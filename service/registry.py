@@ -1,4 +1,4 @@
-"""The MLflow side of references: alias -> run -> our job. The only module of this room that imports MLflow.
+"""The MLflow side: alias -> run -> our job, and the end of a campaign's run. The only module here that imports MLflow.
 
 Every call is bounded to seconds: the scheduler asks, and must not hang on a registry that is slow or away.
 """
@@ -17,6 +17,10 @@ log = logging.getLogger(__name__)
 
 JOB_TAG = "prunus.job_id"
 """Tag of a run with the id of our job."""
+_PARENT_TAG = "mlflow.parentRunId"
+"""MLflow's own tag, by which its pages nest the runs of a campaign."""
+_GONE = {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "INVALID_STATE"}
+"""Error codes of what is not there, or was deleted."""
 _ASK_AGAIN_S = 30.0
 
 
@@ -51,12 +55,35 @@ class MlflowRegistry:
             version = self._client.get_model_version_by_alias(name, alias)
             run = self._client.get_run(version.run_id)
         except MlflowException as error:
-            if error.error_code in {"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"}:
+            if error.error_code in _GONE:
                 raise NotFound(
                     f"the registry has no models:/{name}@{alias}; see the Models page of {self._web_url}"
                 ) from error
-            raise Unreachable(f"MLflow at {self._uri} does not answer: {str(error)[:200]}; is it running?") from error
+            raise self._unreachable(error) from error
         return RegistryEntry(run_id=version.run_id, job_id=run.data.tags.get(JOB_TAG))
+
+    def end_parent(self, run_id: str, status: str) -> bool:
+        """End the run that a job's run hangs under.
+
+        Args:
+            run_id: The job's run.
+            status: FINISHED, FAILED or KILLED.
+
+        Returns:
+            False: MLflow has no such run, or it hangs under none.
+
+        Raises:
+            Unreachable: MLflow does not answer.
+        """
+        try:
+            parent = self._client.get_run(run_id).data.tags.get(_PARENT_TAG)
+            if parent is not None:
+                self._client.set_terminated(parent, status)
+        except MlflowException as error:
+            if error.error_code in _GONE:
+                return False
+            raise self._unreachable(error) from error
+        return parent is not None
 
     def run_url(self, run_id: str) -> str | None:
         """Address of a run's page; None until the experiment's id is known."""
@@ -72,3 +99,6 @@ class MlflowRegistry:
         # Without the workflow type, MLflow 3 opens its pages for language model applications, which hide the curves.
         place = f"{self._experiment_id}/runs/{run_id}?workflowType=machine_learning"
         return f"{self._web_url}/#/experiments/{place}"
+
+    def _unreachable(self, error: MlflowException) -> Unreachable:
+        return Unreachable(f"MLflow at {self._uri} does not answer: {str(error)[:200]}; is it running?")

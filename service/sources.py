@@ -38,6 +38,9 @@ class Registry(Protocol):
     def run_url(self, run_id: str) -> str | None:
         """Where a browser shows a run; None if unknown. Never waits for long."""
 
+    def end_parent(self, run_id: str, status: str) -> bool:
+        """End the run that this one hangs under; False: there is none. Raises Unreachable."""
+
 
 class NoRegistry:
     """No MLflow is configured."""
@@ -49,6 +52,9 @@ class NoRegistry:
 
     def run_url(self, run_id: str) -> str | None:  # noqa: ARG002
         return None
+
+    def end_parent(self, run_id: str, status: str) -> bool:  # noqa: ARG002
+        return False
 
 
 class Sources:

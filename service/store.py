@@ -226,6 +226,11 @@ class Store(StoreReader):
             if changed.rowcount:
                 self._log(connection, job.id, None, "published", why)
 
+    def mark_settled(self, campaign_id: str) -> None:
+        """Note that MLflow knows how a campaign ended."""
+        with self._write() as connection:
+            connection.execute(update(campaigns).where(campaigns.c.id == campaign_id).values(settled=True))
+
     def log_event(self, job_id: str, attempt_id: str | None, kind: str, message: str) -> None:
         """Add to the decision log what is no transition."""
         with self._write() as connection:

@@ -196,6 +196,22 @@ class StoreReader:
         with self._read() as connection:
             return self._readable(connection.execute(query).mappings())
 
+    def unsettled_campaigns(self, limit: int) -> list[CampaignRow]:
+        """Campaigns whose jobs have all ended, those that ran with all they logged in MLflow, the oldest first; without
+        those whose end MLflow knows.
+        """
+        ended = [state.value for state in JobState if state.is_terminal]
+        owed = jobs.c.started_at.is_not(None) & jobs.c.published.is_(False)
+        open_ones = select(jobs.c.campaign_id).where(jobs.c.state.not_in(ended) | owed)
+        query = (
+            select(campaigns)
+            .where(campaigns.c.settled.is_(False), campaigns.c.id.not_in(open_ones))
+            .order_by(campaigns.c.created_at, campaigns.c.id)
+            .limit(limit)
+        )
+        with self._read() as connection:
+            return [campaign_row(row) for row in connection.execute(query).mappings()]
+
     def attempts(self, job_ids: Iterable[str]) -> dict[str, list[AttemptRow]]:
         """Attempts of jobs, oldest first, by job id."""
         wanted = set(job_ids)

@@ -148,15 +148,20 @@ def print_page(value: BaseModel, as_json: bool, page: Callable[[], RenderableTyp
 
 def cancelled_line(answer: CampaignCancelled) -> str:
     """One line: how many jobs were ended at once, how many were asked to stop, how many had ended before."""
-    now = [job for job in answer.campaign.jobs if job.id in set(answer.cancelled)]
-    stopping = sum(not job.state.is_terminal for job in now)
-    before = answer.campaign.num_jobs - len(now)
-    words = [f"{len(now)} of {answer.campaign.num_jobs} jobs cancelled"]
-    if stopping:
-        words.append(f"{stopping} of these ran and {'is' if stopping == 1 else 'are'} asked to stop")
+    ids, title, count = set(answer.cancelled), answer.campaign.title, answer.campaign.num_jobs
+    now = [job for job in answer.campaign.jobs if job.id in ids]
+    before = [job for job in answer.campaign.jobs if job.id not in ids]
+    ended = sum(job.state.is_terminal for job in before)
+    stopping = f", {len(before) - ended} are stopping" if ended < len(before) else ""
+    if not now:
+        return f"{title}: nothing to cancel: {ended} of {count} jobs have ended{stopping}"
+    asked = sum(not job.state.is_terminal for job in now)
+    words = [f"{title}: {len(now)} of {count} jobs cancelled"]
+    if asked:
+        words.append(f"{asked} of these ran and {'is' if asked == 1 else 'are'} asked to stop")
     if before:
-        words.append(f"{before} had ended, or been cancelled, before")
-    return f"{answer.campaign.title}: {'; '.join(words)}"
+        words.append(f"before that {ended} had ended{stopping}")
+    return "; ".join(words)
 
 
 def names(jobs: Sequence[JobView]) -> str:

@@ -1,7 +1,8 @@
 """Data of a job: found, tokenised, cached and cut into each rank's batches. Knows no model and no loop.
 
 The way of a text: ``sources`` (rows) -> ``packing`` or ``classification`` (tokens) -> ``cache`` (disk) -> ``order``
-(which sequence at which step) -> ``masking`` or padding -> ``batches`` (what the loop gets).
+(which sequence at which step) -> ``masking`` or padding -> ``batches`` (what the loop gets). That of a clip is drawn in
+``speech``.
 """
 
 from pathlib import Path

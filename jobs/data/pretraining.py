@@ -13,7 +13,7 @@ from jobs.data.batches import Batch, TaskData
 from jobs.data.cache import content_key
 from jobs.data.order import Indices
 from jobs.data.pretraining_masks import PretrainingMasks
-from jobs.data.speech import clip_facts, eval_limits, plan_steps, steps_per_epoch
+from jobs.data.speech import clip_facts, eval_limits, plan_steps, steps_per_epoch, works_ahead
 from jobs.data.speech_batches import Clips, Collator, SpeechBatches, SpeechEvalBatches
 from jobs.data.speech_input import SpeechInput
 from jobs.data.speech_parts import Preparation, join
@@ -37,7 +37,8 @@ class PretrainingCollator(Collator):
 
     def _masked(self, indices_B: Indices, epochs_B: Indices, num_frames: int) -> Batch:
         frames = [self.inputs.frames(int(self.clips.num_samples_N[index])) for index in indices_B]
-        return self._hidden.batch(np.asarray(frames, dtype=np.int64), indices_B, epochs_B, num_frames)
+        keys_B = self.clips.keys_N[indices_B]
+        return self._hidden.batch(np.asarray(frames, dtype=np.int64), keys_B, epochs_B, num_frames)
 
 
 def pretraining_data(spec: JobSpec, inputs: SpeechInput, cache_dir: Path, ranks: Ranks) -> TaskData:
@@ -59,11 +60,11 @@ def pretraining_data(spec: JobSpec, inputs: SpeechInput, cache_dir: Path, ranks:
     if held_out:
         eval_clips = join(held_out, None, ())
         _check_some_masked(eval_clips, inputs, task)
-        collator = PretrainingCollator(eval_clips, inputs, spec)
-        evaluation = SpeechEvalBatches(collator, *eval_limits(spec, data, inputs), ranks)
-    train_collator = PretrainingCollator(clips, inputs, spec)
+        eval_collator = PretrainingCollator(eval_clips, inputs, spec)
+        evaluation = SpeechEvalBatches(eval_collator, *eval_limits(spec, data, inputs), ranks)
+    collator, ahead = PretrainingCollator(clips, inputs, spec), works_ahead(data, ranks)
     return TaskData(
-        train=SpeechBatches(train_collator, plan, ranks, spec.accumulation_steps, ahead=data.streaming),
+        train=SpeechBatches(collator, plan, ranks, spec.accumulation_steps, ahead=ahead),
         eval=evaluation,
         num_train_sequences=len(clips),
         labels=(),

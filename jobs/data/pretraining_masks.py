@@ -45,13 +45,13 @@ class PretrainingMasks:
             mask_T[:] = False
         return mask_T, draw_negatives(mask_T, self._num_negatives, rng)
 
-    def batch(self, num_frames_B: Indices, indices_B: Indices, epochs_B: Indices, num_frames: int) -> Batch:
+    def batch(self, num_frames_B: Indices, keys_B: Indices, epochs_B: Indices, num_frames: int) -> Batch:
         """Return ``time_mask`` (B, T) bool and ``negatives`` (B, T, K) int64 of clips with so many frames each, padded
         to T = ``num_frames``.
         """
-        time_mask_BT = np.zeros((len(indices_B), num_frames), dtype=bool)
-        negatives_BTK = np.zeros((len(indices_B), num_frames, self._num_negatives), dtype=np.int64)
-        for row, (epoch, clip, frames) in enumerate(zip(epochs_B, indices_B, num_frames_B, strict=True)):
+        time_mask_BT = np.zeros((len(keys_B), num_frames), dtype=bool)
+        negatives_BTK = np.zeros((len(keys_B), num_frames, self._num_negatives), dtype=np.int64)
+        for row, (epoch, clip, frames) in enumerate(zip(epochs_B, keys_B, num_frames_B, strict=True)):
             time_mask_BT[row, :frames], negatives_BTK[row, :frames] = self.of(int(epoch), int(clip), int(frames))
         return {"time_mask": torch.from_numpy(time_mask_BT), "negatives": torch.from_numpy(negatives_BTK)}
 

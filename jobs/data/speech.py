@@ -63,8 +63,9 @@ def ctc_data(spec: JobSpec, inputs: SpeechInput, cache_dir: Path, ranks: Ranks) 
         clips = join(train, vocabulary, groups)
         collator = Collator(clips, inputs, masks, at_use=data.streaming, max_bad=data.max_bad)
         plan = plan_steps(spec, data, clips, inputs.sampling_rate)
-        batches = SpeechBatches(collator, plan, ranks, spec.accumulation_steps, ahead=data.streaming)
-        num_clips, first_epoch = len(clips), steps_per_epoch(plan)
+        batches = SpeechBatches(collator, plan, ranks, spec.accumulation_steps, ahead=works_ahead(data, ranks))
+        num_clips = len(clips)
+        first_epoch = steps_per_epoch(plan)
     evaluation = None
     if held_out:
         eval_clips = join(held_out, vocabulary, groups)
@@ -133,6 +134,11 @@ def plan_steps(spec: JobSpec, data: SpeechData, clips: Clips, rate: int) -> Plan
 def steps_per_epoch(plan: Plan) -> float | None:
     """Return the steps of the first epoch, where they follow from the clips' lengths."""
     return float(plan.steps_of_first_epoch) if isinstance(plan, SecondsPerStep) else None
+
+
+def works_ahead(data: SpeechData, ranks: Ranks) -> bool:
+    """Say whether the next step is prepared while one is computed: on a CPU the two would only share it."""
+    return data.streaming or ranks.device.type == "cuda"
 
 
 def eval_limits(spec: JobSpec, data: SpeechData, inputs: SpeechInput) -> tuple[int, int]:

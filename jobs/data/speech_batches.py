@@ -91,21 +91,22 @@ class Collator:
             DataError: More than ``max_bad`` of the clips were such.
         """
         clips, num_rows = self.clips, len(indices_B)
-        waves = list(self._pool.map(self._wave, indices_B) if self._pool else map(self._wave, indices_B))
-        heard_B = np.asarray([wave is not None for wave in waves], dtype=np.float32)
-        lengths_B = clips.num_samples_N[indices_B]
-        values_BS = np.zeros((num_rows, max(pad_to, int(lengths_B.max()))), dtype=np.float32)
+        lengths_B = clips.num_samples_N[indices_B].tolist()
+        values_BS = np.zeros((num_rows, max(pad_to, *lengths_B)), dtype=np.float32)
+        mask_BS = np.zeros(values_BS.shape, dtype=np.int64)
         units = [clips.labels[clips.bounds[i] : clips.bounds[i + 1]] for i in indices_B]
         labels_BU = np.full((num_rows, max(1, *map(len, units))), IGNORE, dtype=np.int64)
-        for row, (wave, numbers) in enumerate(zip(waves, units, strict=True)):
-            if wave is not None:
-                values_BS[row, : len(wave)] = wave
+        for row, (length, numbers) in enumerate(zip(lengths_B, units, strict=True)):
+            mask_BS[row, :length] = 1
             labels_BU[row, : len(numbers)] = numbers
+        rows = [values_S[:length] for values_S, length in zip(values_BS, lengths_B, strict=True)]
+        heard = self._pool.map(self._hear, indices_B, rows) if self._pool else map(self._hear, indices_B, rows)
+        weight_B = np.asarray(weights_B, dtype=np.float32) * np.fromiter(heard, np.float32, num_rows)
         batch = {
             "input_values": torch.from_numpy(values_BS),
-            "attention_mask": torch.from_numpy((np.arange(values_BS.shape[1]) < lengths_B[:, None]).astype(np.int64)),
+            "attention_mask": torch.from_numpy(mask_BS),
             "labels": torch.from_numpy(labels_BU),
-            "weight": torch.from_numpy(np.asarray(weights_B, dtype=np.float32) * heard_B),
+            "weight": torch.from_numpy(weight_B),
             "group": torch.from_numpy(clips.groups_N[indices_B]),
         }
         return batch | self._masked(indices_B, epochs_B, self.inputs.frames(values_BS.shape[1]))
@@ -122,16 +123,18 @@ class Collator:
             channels.append(channel_H)
         return {"time_mask": torch.from_numpy(time_BT), "channel_mask": torch.from_numpy(np.stack(channels))}
 
-    def _wave(self, index: int) -> npt.NDArray[np.float32] | None:
+    def _hear(self, index: int, out_S: npt.NDArray[np.float32]) -> bool:
+        """Write a clip's samples; False where it gives none."""
         source, number = self.clips.places_N2[index]
         try:
-            wave_S: npt.NDArray[np.float32] = self.clips.recordings[source].samples(int(number)) * _FULL_SCALE
+            np.multiply(self.clips.recordings[source].samples(int(number)), _FULL_SCALE, out=out_S)
         except BadAudio as error:
             self._count(int(index), error)
-            return None
+            return False
         if self.inputs.extractor.do_normalize:
-            wave_S = (wave_S - wave_S.mean()) / np.sqrt(wave_S.var() + np.float32(_VARIANCE_FLOOR))
-        return wave_S
+            out_S -= out_S.mean()
+            out_S /= np.sqrt(np.square(out_S).mean() + np.float32(_VARIANCE_FLOOR))
+        return True
 
     def _count(self, index: int, error: BadAudio) -> None:
         if index not in self._bad:
@@ -152,7 +155,7 @@ class SpeechBatches(StepBatches):
         plan: Which clips meet at a step.
         ranks: This rank.
         accumulation_steps: Micro-batches per rank and step.
-        ahead: Prepare the next step while one is computed: worth it where clips are decoded at use.
+        ahead: Prepare the next step while one is computed.
     """
 
     def __init__(self, collator: Collator, plan: Plan, ranks: Ranks, accumulation_steps: int, *, ahead: bool) -> None:

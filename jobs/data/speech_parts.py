@@ -1,5 +1,6 @@
 """One source of speech: its clips found, chosen, decoded and checked, once for all ranks."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -28,6 +29,8 @@ from jobs.data.transcripts import Units, to_units
 from jobs.data.vocabulary import Vocabulary
 from jobs.errors import DataError
 from jobs.ranks import Ranks
+
+log = logging.getLogger(__name__)
 
 SplitName = Literal["train", "eval"]
 
@@ -133,6 +136,9 @@ class Preparation:
         report(part.name, part.left_out, part.num_seen, self.data.max_bad, warn=self.ranks.is_main)
         if not part.numbers:
             raise DataError(none_left(part.name, part.left_out, part.num_seen))
+        if self.ranks.is_main:
+            hours, left_out = part.num_samples / rate / 3600, part.left_out.total
+            log.info("%s: %d clips, %.2f h; %d left out", part.name, len(part.numbers), hours, left_out)
         return part
 
     def _choose(self, split: SplitName, clips: ClipList, limits: Limits) -> Subset:

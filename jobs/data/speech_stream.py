@@ -24,7 +24,7 @@ from jobs.data.spec_augment import SpecAugmentMasks
 from jobs.data.speech_batches import Clips, Collator
 from jobs.data.speech_input import SpeechInput
 from jobs.data.stream import StreamedBatches
-from jobs.data.subset import LeftOut, Limits, Unfit, report
+from jobs.data.subset import LeftOut, Limits, Unfit, none_left, report
 from jobs.data.transcripts import to_units
 from jobs.data.vocabulary import Vocabulary
 from jobs.errors import DataError
@@ -97,6 +97,8 @@ class SpeechStage:
             else:
                 left_out.add(found[0], name, found[1])
         report(self._rows.name, left_out, len(rows), self._task.data.max_bad, warn=first_row == 1)
+        if not clips and first_row == 1:  # else an epoch without clips would be read for ever
+            raise DataError(none_left(self._rows.name, left_out, len(rows)))
         return clips
 
     def collate(self, items: list[tuple[int, int, Any]], pad_to: int = 0) -> Batch:

@@ -155,22 +155,28 @@ def choose(
         order = sorted(order, key=lambda i: (_place(seed, clips.clips[i].name), i))
     chosen: list[tuple[int, Chosen]] = []
     left_out, room, num_seen = LeftOut(), (minutes or 0.0) * 60 * limits.rate, 0
-    for number, probe in _probed(clips, probes, order):
-        if max_clips is not None and len(chosen) == max_clips:
-            break
-        clip = clips.clips[number]
-        num_samples = probe.header.resampled(limits.rate) if probe.header else 0
-        fault: Unfit | None = ("bad", probe.fault) if probe.fault else None
-        fault = fault or limits.unfit(num_samples, limits.units(clip.text))
-        if fault is None and minutes is not None and num_samples > room:
-            break
-        num_seen += 1
-        if fault is not None:
-            left_out.add(fault[0], clip.name, fault[1])
-            continue
-        room -= num_samples
-        chosen.append((number, Chosen(clip, probe.digest, num_samples)))
-    probes.remember()
+    try:
+        for number, probe in _probed(clips, probes, order):
+            if max_clips is not None and len(chosen) == max_clips:
+                break
+            clip = clips.clips[number]
+            num_samples = probe.header.resampled(limits.rate) if probe.header else 0
+            fault: Unfit | None = ("bad", probe.fault) if probe.fault else None
+            fault = fault or limits.unfit(num_samples, limits.units(clip.text))
+            if fault is None and minutes is not None and num_samples > room:
+                break
+            num_seen += 1
+            if fault is not None:
+                left_out.add(fault[0], clip.name, fault[1])
+                continue
+            room -= num_samples
+            chosen.append((number, Chosen(clip, probe.digest, num_samples)))
+        else:
+            if minutes is not None:
+                held = minutes - room / 60 / limits.rate
+                log.warning("%s: holds %.1f of task.data.minutes %g: all are used", clips.name, held, minutes)
+    finally:
+        probes.remember()
     if not chosen:
         raise DataError(none_left(clips.name, left_out, num_seen, minutes))
     return Subset(clips.name, [item for _, item in sorted(chosen, key=lambda pair: pair[0])], left_out, num_seen)

@@ -61,7 +61,7 @@ class Vocabulary:
                 # Without these two the tokenizer would add tokens that the model's head does not have.
                 bos_token="<s>" if "<s>" in self._id_of else None,
                 eos_token="</s>" if "</s>" in self._id_of else None,
-                word_delimiter_token=DELIMITER,
+                word_delimiter_token=DELIMITER if self.with_words else "",
             )
         return Wav2Vec2Processor(inputs.extractor, tokenizer)
 

@@ -10,16 +10,14 @@ import numpy.typing as npt
 from transformers import AutoModelForCTC, PreTrainedModel
 
 from configs.tasks import CTC
-from jobs.ctc_objective import BLANK, CTCObjective
-from jobs.data import EvalBatches
+from jobs.ctc_objective import CTCObjective
+from jobs.data import EvalBatches, TaskData
 from jobs.engine import Engine
 from jobs.objective import Objective, Weights
 from jobs.projection_loss import IGNORED
 from jobs.ranks import Ranks
 from jobs.tasks.base import Task, to_device
 
-WORD_DELIMITER = "|"
-_UNKNOWN = "<unk>"
 _UNKNOWN_SAID, _UNKNOWN_MEANT = "\ufffe", "\ufffd"
 """Never equal: a unit outside the vocabulary is an error, whatever the model says there."""
 _COLLAPSED = 0.95
@@ -34,11 +32,17 @@ class CTCTask(Task):
     throughput = ("throughput/audio_s_per_s", 1.0 / 16_000)
     spec: CTC
 
+    def __init__(self, spec: CTC, data: TaskData) -> None:
+        super().__init__(spec, data)
+        # A vocabulary from elsewhere has its own names and numbers for these.
+        self._tokenizer: Any = data.processor.tokenizer  # type: ignore[attr-defined]
+        self._blank = int(self._tokenizer.pad_token_id)
+
     def model_overrides(self) -> dict[str, Any]:
         masks = self.spec.spec_augment
         return {
             "vocab_size": len(self.labels),
-            "pad_token_id": BLANK,
+            "pad_token_id": self._blank,
             "ctc_loss_reduction": "mean",
             "ctc_zero_infinity": True,
             "layerdrop": 0.0,  # ranks that drop different layers cannot exchange gradients
@@ -75,7 +79,9 @@ class CTCTask(Task):
             loss += float(sums[0])
             total["units"] += int((batch["labels"][real_B] != IGNORED).sum())
             for row in real_B.nonzero().view(-1).tolist():
-                said.append(self._text(collapse(best_BT[row, : frames_B[row]].cpu().numpy()), _UNKNOWN_SAID))
+                said.append(
+                    self._text(collapse(best_BT[row, : frames_B[row]].cpu().numpy(), self._blank), _UNKNOWN_SAID)
+                )
                 units_U = batch["labels"][row]
                 meant.append(self._text(units_U[units_U != IGNORED].numpy(), _UNKNOWN_MEANT))
                 groups.append(int(batch["group"][row]))
@@ -102,10 +108,11 @@ class CTCTask(Task):
 
     def _text(self, units: npt.NDArray[np.int64], unknown: str) -> str:
         """Units as text: phones between spaces, characters joined, a space for each word delimiter."""
-        words = [unknown if (unit := self.labels[number]) == _UNKNOWN else unit for number in units]
+        named = (self.labels[number] for number in units)
+        words = [unknown if unit == self._tokenizer.unk_token else unit for unit in named]
         if self.spec.transcripts.units == "phones":
             return " ".join(words)
-        return "".join(" " if word == WORD_DELIMITER else word for word in words).strip()
+        return "".join(" " if word == self._tokenizer.word_delimiter_token else word for word in words).strip()
 
     def warning(self, metrics: dict[str, float]) -> str:
         if metrics.get("eval/empty", 0.0) < _COLLAPSED:
@@ -117,12 +124,12 @@ class CTCTask(Task):
         )
 
 
-def collapse(best_T: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def collapse(best_T: npt.NDArray[np.int64], blank: int) -> npt.NDArray[np.int64]:
     """Greedy CTC decoding: repeats become one, then blanks go (Graves 2006, section 3.1)."""
     changes = np.ones(len(best_T), dtype=bool)
     changes[1:] = best_T[1:] != best_T[:-1]
     once = best_T[changes]
-    said: npt.NDArray[np.int64] = once[once != BLANK]
+    said: npt.NDArray[np.int64] = once[once != blank]
     return said
 
 

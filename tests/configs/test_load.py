@@ -43,6 +43,31 @@ def test_a_single_job_may_have_a_matrix() -> None:
     assert names(load(PRUNE)) == ["prune-0.8", "prune-0.9"]
 
 
+@pytest.mark.parametrize("head", ["campaign: c\nmax_parallel: 3\n", "campaign: c\n"])
+def test_a_campaign_says_how_many_of_its_jobs_may_run_at_a_time(head: str) -> None:
+    assert load(campaign(PRUNE, head=head)).max_parallel == (3 if "max" in head else None)
+    assert load_text(campaign(PRUNE, head=head), overrides=["max_parallel=5"]).max_parallel == 5
+
+
+def test_a_single_job_with_a_matrix_may_say_so_too() -> None:
+    assert load(PRUNE + "max_parallel: 1\n").max_parallel == 1
+
+
+@pytest.mark.parametrize(
+    ("written", "what"),
+    [
+        ("0", "max_parallel: must be greater than or equal to 1, got 0"),
+        ("-2", "max_parallel: must be greater than or equal to 1, got -2"),
+        ("many", "max_parallel: must be a whole number, got many"),
+        ("1.5", "max_parallel: must be a whole number, got 1.5"),
+        ("true", "max_parallel must not be true or false, got true; give a value"),
+        ("3000000000", "max_parallel: must be less than or equal to 1000000, got 3000000000"),
+    ],
+)
+def test_a_limit_that_is_none_is_refused_with_its_line(written: str, what: str) -> None:
+    assert refusal(campaign(JOB, head=f"campaign: c\nmax_parallel: {written}\n")) == f"r.yaml:2: {what}"
+
+
 def test_two_cells_of_one_name_are_refused() -> None:
     text = PRUNE.replace("[0.8, 0.9]", "[0.5, 0.50]")
     assert "two jobs are named 'prune-0.5'; rename one of them; in a matrix, write ${matrix.KEY} into name:" in refusal(

@@ -43,12 +43,8 @@ def test_what_cannot_work_is_refused(override: str, words: str) -> None:
     assert words in str(caught.value)
 
 
-def test_a_stream_of_the_hub_has_no_length_and_files_have() -> None:
-    endless = (
-        JOB.replace("{files: [clips]}", "{hub: org/speech}")
-        .replace("clips}", "")
-        .replace("num_steps: 10", "num_epochs: 1")
-    )
-    message = refusal(endless, "task.data.streaming=true")
-    assert "task.data.streaming has no known length" in message
+def test_hub_data_sets_are_read_whole_and_files_may_be_decoded_at_use() -> None:
+    message = refusal(JOB.replace("files: [clips]", "hub: org/speech"), "task.data.streaming=true")
+    assert "data.streaming reads hub data sets as a stream for task ctc alone" in message
+    assert load(JOB.replace("files: [clips]", "hub: org/speech")).jobs
     assert load(JOB.replace("num_steps: 10", "num_epochs: 1"), "task.data.streaming=true").jobs

@@ -42,14 +42,22 @@ def test_the_loss_is_the_sum_over_all_alignments() -> None:
         by_all_alignments(logits[1], (2, 2)),  # needs a blank between the two
         by_all_alignments(logits[2, :2], (1,)),
     ]
-    assert float(ctc_loss(logits, frames, labels)) == pytest.approx(sum(expected), rel=1e-6)
+    assert float(ctc_loss(logits, frames, labels, 0)) == pytest.approx(sum(expected), rel=1e-6)
     weight = torch.tensor([1.0, 0.0, 1.0])
-    assert float(ctc_loss(logits, frames, labels, weight)) == pytest.approx(expected[0] + expected[2], rel=1e-6)
+    assert float(ctc_loss(logits, frames, labels, 0, weight)) == pytest.approx(expected[0] + expected[2], rel=1e-6)
+
+
+def test_the_blank_is_wherever_the_vocabulary_has_it() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(1, 4, 3)
+    moved = logits[:, :, [1, 2, 0]]  # units 1 and 2 become 0 and 1, the blank 2
+    first = ctc_loss(logits, torch.tensor([4]), torch.tensor([[1, 2]]), 0)
+    assert float(ctc_loss(moved, torch.tensor([4]), torch.tensor([[0, 1]]), 2)) == pytest.approx(float(first), rel=1e-6)
 
 
 def test_a_transcript_longer_than_its_audio_counts_nothing_and_has_no_gradient() -> None:
     logits = torch.randn(1, 2, 3, requires_grad=True)
-    loss = ctc_loss(logits, torch.tensor([2]), torch.tensor([[1, 1]]))  # 1 _ 1 takes 3 frames
+    loss = ctc_loss(logits, torch.tensor([2]), torch.tensor([[1, 1]]), 0)  # 1 _ 1 takes 3 frames
     loss.backward()
     assert float(loss) == 0.0
     assert logits.grad is not None
@@ -58,7 +66,7 @@ def test_a_transcript_longer_than_its_audio_counts_nothing_and_has_no_gradient()
 
 def test_low_precision_logits_are_summed_in_fp32() -> None:
     logits = torch.randn(1, 4, 3).bfloat16()
-    loss = ctc_loss(logits, torch.tensor([4]), torch.tensor([[1, 2]]))
+    loss = ctc_loss(logits, torch.tensor([4]), torch.tensor([[1, 2]]), 0)
     assert loss.dtype == torch.float32
     assert float(loss) == pytest.approx(by_all_alignments(logits[0].float(), (1, 2)), rel=1e-6)
 

@@ -18,7 +18,8 @@ DATA = {"train": {"files": ["x.tsv"]}}
 
 
 def task(groups: tuple[str, ...] = ("es",), **spec: Any) -> CTCTask:
-    data: Any = SimpleNamespace(labels=UNITS, eval_groups=groups)
+    tokenizer = SimpleNamespace(pad_token_id=0, unk_token="<unk>", word_delimiter_token="|")
+    data: Any = SimpleNamespace(labels=UNITS, eval_groups=groups, processor=SimpleNamespace(tokenizer=tokenizer))
     return CTCTask(CTC.model_validate({"data": DATA, **spec}), data)
 
 
@@ -52,7 +53,7 @@ def evaluate(one: CTCTask, engine: Any, *parts: dict[str, list[Any]]) -> dict[st
     [([3, 3, 0, 3, 4, 4], [3, 3, 4]), ([0, 0], []), ([], []), ([5], [5]), ([0, 3, 0, 0, 3, 3], [3, 3])],
 )
 def test_repeats_become_one_and_then_blanks_go(path: list[int], said: list[int]) -> None:
-    assert collapse(np.asarray(path, dtype=np.int64)).tolist() == said
+    assert collapse(np.asarray(path, dtype=np.int64), 0).tolist() == said
 
 
 def test_rates_are_errors_over_units_meant() -> None:

@@ -1,6 +1,6 @@
 """A mask put into force stays in force under AdamW with weight decay, and what breaks it is noticed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -8,7 +8,7 @@ import torch
 
 from jobs.enforcement import MaskedWeights
 from jobs.errors import JobError
-from jobs.masks import Masks
+from jobs.masks import Masks, pack
 from jobs.ranks import Ranks
 from jobs.shards import Shard, shard_view
 
@@ -236,7 +236,8 @@ def test_runs_of_several_ranks_are_put_together_to_one_mask(gang: Callable[..., 
         optimizer = torch.optim.AdamW([parameter])
         shard = Shard("w", 0, (11,), begin, end - begin, False, parameter, optimizer, optimizer)
         weights = MaskedWeights([shard], optimizer, ranks)
-        whole = weights._whole(shard, keep[begin:end])
+        whole, packed = weights._whole(shard, keep[begin:end])
+        assert torch.equal(packed, pack(keep))
         return whole.tolist()
 
     assert gang(2, act) == [keep.tolist()] * 2
@@ -246,3 +247,76 @@ def test_iou_with_the_mask_before_is_given_for_each_weight(masked: Build) -> Non
     weights, _ = masked(tensors())
     weights.set_masks(half())
     assert weights.iou_by_weight() == {"first": 0.5, "second": 1.0}
+
+
+def test_masks_stay_the_same_tensors_and_what_was_given_is_not_kept(masked: Build) -> None:
+    weights, _ = masked(tensors())
+    own, given = dict(weights.masks), half()
+    weights.set_masks(given)
+    assert all(weights.masks[name] is mask and mask is not given[name] for name, mask in own.items())
+    given["first"][:] = False
+    assert weights.sparsity_by_weight() == {"first": 0.5, "second": 0.0}
+    weights.set_masks(weights.masks)
+    assert weights.iou_by_weight() == {"first": 1.0, "second": 1.0}
+
+
+def test_each_mask_is_in_force_before_the_next_is_asked_for(masked: Build) -> None:
+    weights, _ = masked(tensors())
+
+    def keep() -> Iterator[torch.Tensor]:
+        yield half()["first"].flatten()
+        assert torch.count_nonzero(weights.shards[0].parameter) == 12
+        yield half()["second"].flatten()
+
+    weights.set_local(keep())
+    with pytest.raises(ValueError, match="zip"):
+        weights.set_local([half()["first"].flatten()])
+
+
+def test_hidden_values_change_places_with_the_weights(masked: Build) -> None:
+    weights, _ = masked(tensors())
+    dense = [shard.parameter.detach().clone() for shard in weights.shards]
+    hidden = [torch.zeros(24), torch.zeros(15)]
+    weights.set_local([mask.flatten() for mask in half().values()], hidden=hidden)
+    assert torch.equal(hidden[0].view(6, 4), torch.where(half()["first"], 0.0, dense[0]))
+    weights.set_local([torch.ones(24, dtype=torch.bool), torch.zeros(15, dtype=torch.bool)], hidden=hidden)
+    assert torch.equal(weights.shards[0].parameter, dense[0])
+    assert torch.count_nonzero(hidden[0]) == torch.count_nonzero(weights.shards[1].parameter) == 0
+    assert torch.equal(hidden[1].view(5, 3), dense[1])
+
+
+def test_a_moment_that_is_no_number_is_cleared(masked: Build, train_step: Step) -> None:
+    weights, optimizer = trained(masked, train_step)
+    moment = optimizer.state[weights.shards[0].parameter]["exp_avg_sq"]
+    moment[0, 1], moment[0, 3] = float("inf"), float("nan")
+    weights.set_masks(half())
+    weights.check()
+
+
+class _NotInPlace(Shard):
+    """A shard whose master comes as a copy, as of an optimizer that keeps it on a disk."""
+
+    def master_L(self) -> torch.Tensor:
+        return self.parameter.detach().view(-1).clone()
+
+
+def test_a_master_that_cannot_be_changed_in_place_is_noticed(alone: Ranks) -> None:
+    parameter = torch.nn.Parameter(torch.ones(4))
+    optimizer = torch.optim.AdamW([parameter])
+    weights = MaskedWeights([_NotInPlace("w", 0, (4,), 0, 4, True, parameter, optimizer, None)], None, alone)
+    with pytest.raises(JobError, match="of w a copy of the master or of a moment was masked"):
+        weights.set_masks({"w": torch.tensor([True, False, True, True])})
+
+
+def test_a_copy_that_the_engine_leaves_alive_is_noticed_at_once(alone: Ranks) -> None:
+    class Forgetful:
+        def update_lp_params(self) -> None:
+            """What should write the copies anew."""
+
+    parts = {"master": torch.ones(24), "copy": torch.ones(24, dtype=torch.bfloat16)}
+    parameter = torch.nn.Parameter(parts["copy"].view(6, 4))
+    optimizer = torch.optim.AdamW([parameter])
+    shard = _WithCopy("first", 0, (6, 4), 0, 24, False, parameter, optimizer, parts)
+    for hold in (True, False):
+        with pytest.raises(JobError, match="12 weights of first are not zero outside the mask in the low-precision"):
+            MaskedWeights([shard], Forgetful(), alone).set_masks({"first": half()["first"]}, hold=hold)

@@ -208,3 +208,38 @@ def test_a_pool_full_of_zeros_takes_no_more_memory_than_its_mask_and_a_little(nu
     assert not kept[0][:num_remove].any()
     assert kept[0][num_remove:].all()
     assert peak < 1.5 * values.numel()
+
+
+@pytest.mark.parametrize("num_remove", [1, 60_000, 119_999, 120_000, 120_001, 180_000, 200_000])
+@pytest.mark.parametrize("num_ranks", [1, 2])
+def test_hidden_values_compete_with_those_that_are_there(num_remove: int, num_ranks: int) -> None:
+    generator = np.random.default_rng(3)
+    values = (generator.normal(size=200_000) * 0.02).astype(np.float32).round(4)
+    values[:120_000:2] = 0.0  # ties of zeros
+    shown = generator.random(200_000) < 0.4
+    expected = np.ones(200_000, bool)
+    expected[np.argsort(np.abs(values), kind="stable")[:num_remove]] = False
+    cuts = [0, 200_000] if num_ranks == 1 else [0, 90_001, 200_000]
+
+    def select(ranks: Ranks) -> torch.Tensor:
+        run = slice(cuts[ranks.rank], cuts[ranks.rank + 1])
+        shown_L, hidden_L = (torch.from_numpy(np.where(which, values, -0.0)[run]) for which in (shown, ~shown))
+        assert shown_L.dtype == torch.float32
+        return keep_largest([Scores("w", 0, run.start, shown_L, False, hidden_L)], num_remove, ranks)[0]
+
+    assert np.array_equal(torch.cat(run_gang(num_ranks, select)), expected)
+
+
+@pytest.mark.parametrize("num_remove", [30_000, 90_000, 100_000, 199_000])
+def test_weights_that_repeat_at_the_distance_of_the_sample_cost_passes_and_change_nothing(
+    num_remove: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes = []
+    cut_all = selection._cut_all
+    monkeypatch.setattr(selection, "_cut_all", lambda *given: passes.append(given[1:]) or cut_all(*given))
+    distance = 200_000 // round(200_000 ** (2 / 3)) | 1
+    values = np.abs(np.random.default_rng(2).normal(size=200_000)).astype(np.float32)
+    values[::distance] = 50.0 + values[::distance]  # all that the sample sees
+    (kept,) = keep_on_ranks([values], [[0, 200_000]], num_remove)
+    assert [kept] == brute_force([values], num_remove)
+    assert len(passes) > 1

@@ -282,25 +282,7 @@ def test_jobs_of_a_campaign_share_one_parent_run(tmp_path: Path, store: str, exp
     assert len(parents) == 1
     parent = mlflow.MlflowClient(tracking_uri=store).get_run(parents.pop())
     assert parent.info.run_name == "grid"
-    assert parent.info.status == "FINISHED"
-
-
-def test_a_campaign_runs_while_a_job_runs_and_then_ends_as_its_worst_job(
-    tmp_path: Path, store: str, experiment: str
-) -> None:
-    client = mlflow.MlflowClient(tracking_uri=store)
-    told = []
-    for job_id, status in (("a", "RUNNING"), ("b", "RUNNING"), ("a", "FAILED"), ("b", "FINISHED"), ("a", "FINISHED")):
-        job = {"job_id": f"{experiment}-{job_id}", "job_name": job_id, "campaign_id": experiment}
-        tracker = track(tmp_path / job_id, store, experiment, job)
-        tracker.status(status)
-        assert tracker.close(60)
-        (parent,) = client.search_runs(
-            [client.get_run(tracker.run_id).info.experiment_id], f"tags.`prunus.campaign` = '{experiment}'"
-        )
-        told.append(parent.info.status)
-        assert (parent.info.end_time is None) == (parent.info.status == "RUNNING")
-    assert told == ["RUNNING", "RUNNING", "RUNNING", "FAILED", "FINISHED"]
+    assert parent.info.status == "RUNNING"  # the service ends it: others of the campaign may still wait
 
 
 def test_a_registered_model_gets_one_version_however_often_it_is_asked_for(

@@ -10,7 +10,8 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 from world import HOST, World, finish, make_app, make_campaign, make_spec
 
-from configs import StopReason
+from configs import Progress, StopReason
+from configs.artifacts import write_atomic
 from service.app import Parts, create_app
 from service.client import Client
 from service.errors import NotFound, Refused, Unauthorized, Unreachable
@@ -35,6 +36,28 @@ def test_a_campaign_goes_through_client_queue_and_cluster(client: Client, world:
     assert client.cancel("demo/b").state is JobState.CANCELLING
     assert client.cancel(detail.id).state is JobState.SUCCEEDED
     assert client.info().embedded is False
+
+
+def test_a_campaign_is_listed_counted_and_cancelled_as_one(client: Client, world: World) -> None:
+    specs = [make_spec("a"), make_spec("b", "job:a"), make_spec("c"), make_spec("d")]
+    submitted = client.submit(make_campaign(*specs, name="demo", max_parallel=2))
+    assert (submitted.max_parallel, submitted.num_jobs, submitted.progress) == (2, 4, 0.0)
+    finish(world, "a", {"model/config.json": "{}"})
+    directory = world.directory("c")
+    half = Progress(attempt_id=world.attempt_id("c"), time=1.0, phase="training", step=5, num_steps=10)
+    write_atomic(directory.progress(1), half.model_dump_json())
+    world.step()
+    (listed,) = client.campaigns()
+    states = JobState.SUCCEEDED, JobState.RUNNING, JobState.STARTING, JobState.QUEUED
+    assert listed.counts == dict.fromkeys(states, 1)
+    assert listed.progress == (1 + 0.5) / 4
+    assert client.campaign("demo").counts == listed.counts
+    answer = client.cancel_campaign("demo")
+    assert answer.cancelled == tuple(job.id for job in submitted.jobs[1:])
+    assert answer.campaign.counts == {JobState.SUCCEEDED: 1, JobState.CANCELLING: 2, JobState.CANCELLED: 1}
+    assert client.cancel_campaign(submitted.id).cancelled == ()
+    with pytest.raises(NotFound, match="no campaign 'a'; `prunus campaigns`"):
+        client.cancel_campaign("a")
 
 
 def test_errors_arrive_as_the_classes_they_were(client: Client) -> None:
@@ -196,3 +219,8 @@ def test_the_server_is_not_ready_without_its_scheduler(world: World) -> None:
 def test_the_scheme_names_every_route(http: TestClient) -> None:
     paths = http.get("/openapi.json").json()["paths"]
     assert {"/v1/info", "/v1/jobs", "/v1/jobs/{ref}", "/v1/campaigns", "/v1/artifacts/file"} <= set(paths)
+    assert set(paths["/v1/campaigns"]) == {"get", "post"}
+    assert set(paths["/v1/campaigns/{ref}/cancel"]) == {"post"}
+    schemas = http.get("/openapi.json").json()["components"]["schemas"]
+    assert {"counts", "progress", "max_parallel", "jobs"} <= set(schemas["CampaignView"]["properties"])
+    assert schemas["Campaign-Input" if "Campaign-Input" in schemas else "Campaign"]["properties"]["max_parallel"]

@@ -60,6 +60,9 @@ class _Registry:
     def run_url(self, run_id: str) -> str | None:
         return None
 
+    def end_parent(self, run_id: str, status: str) -> bool:
+        return False
+
 
 def test_a_registry_that_does_not_answer_delays_its_job_and_no_other(make_world: Callable[..., World]) -> None:
     registry = _Registry()

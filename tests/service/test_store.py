@@ -9,15 +9,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
-from sqlalchemy import text
+from sqlalchemy import Engine, create_engine, text
 from world import Clock, make_spec
 
+import service.migrations
 from configs import Progress, StopReason
 from service.database import Database
 from service.errors import NotFound, Refused, StaleTransition, StoreError, StoreLocked
-from service.records import CampaignRow, NewJob, new_ids
+from service.records import CampaignCounts, CampaignRow, NewJob, new_ids
 from service.store import Store
 from service.tables import metadata
 from service.wire import JobState
@@ -69,6 +72,77 @@ def test_the_migrations_give_the_schema_of_the_tables(url: str) -> None:
         differences = compare_metadata(MigrationContext.configure(connection), metadata)
     database.close()
     assert differences == []
+
+
+def at_revision(url: str, revision: str) -> Engine:
+    """An empty database as an older release left it."""
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    config = Config()
+    config.set_main_option("script_location", str(Path(service.migrations.__file__).parent))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, revision)
+    return engine
+
+
+def test_a_database_of_the_first_release_is_upgraded_and_keeps_its_campaigns(url: str, clock: Clock) -> None:
+    engine = at_revision(url, "0001")
+    with engine.begin() as connection:
+        connection.execute(
+            text("INSERT INTO campaigns (id, name, labels, created_at) VALUES ('c-1', 'old', '{}', 5.0)")
+        )
+        connection.execute(
+            text(
+                "INSERT INTO jobs (id, campaign_id, name, state, why, spec, parents, job_references, created_at, "
+                "published, metrics) VALUES ('j-1', 'c-1', 'a', 'QUEUED', 'waits', :spec, '[]', '{}', 5.0, :no, '{}')"
+            ),
+            {"spec": make_spec("a").model_dump_json(by_alias=True), "no": False},
+        )
+    engine.dispose()
+    store = Store(Database(url), clock)
+    assert store.find_campaign("old") == CampaignRow("c-1", "old", 5.0, max_parallel=None)
+    assert store.find_job("old/a").id == "j-1"
+    assert store.counts(["c-1"]) == {"c-1": CampaignCounts({JobState.QUEUED: 1}, None)}
+    store.close()
+
+
+def test_a_limit_is_kept_with_its_campaign(store: Store) -> None:
+    now = 1_800_000_000.0
+    jobs = [NewJob("j-1", make_spec("a"), (), {}, JobState.QUEUED, "waits for its turn")]
+    store.add_campaign(CampaignRow("c-1", "grid", now, max_parallel=4), {}, jobs)
+    assert store.find_campaign("grid").max_parallel == 4
+    assert store.campaigns(["c-1", "c-none"]) == {"c-1": CampaignRow("c-1", "grid", now, 4)}
+
+
+def test_campaigns_are_listed_newest_first_without_jobs_submitted_alone(store: Store) -> None:
+    add(store, "a")
+    several = add(store, "b", "c")
+    named = add(store, "d", campaign="one")
+    assert {row.id for row in store.newest_campaigns(10)} == {several, named}
+    assert len(store.newest_campaigns(1)) == 1
+
+
+def test_counts_tell_when_the_last_job_ended(store: Store, clock: Clock) -> None:
+    campaign = add(store, "a", "b", campaign="pair")
+    clock.tick(5.0)
+    store.request_stop(store.find_job("a").id, StopReason.CANCELLED, "cancelled")
+    assert store.counts([campaign])[campaign] == CampaignCounts({JobState.CANCELLED: 1, JobState.QUEUED: 1}, None)
+    clock.tick(5.0)
+    store.request_stop(store.find_job("b").id, StopReason.CANCELLED, "cancelled")
+    assert store.counts([campaign])[campaign] == CampaignCounts({JobState.CANCELLED: 2}, clock.now)
+    assert store.counts([]) == {}
+
+
+def test_a_campaign_is_cancelled_whole_once(store: Store) -> None:
+    campaign = add(store, "runs", "waits", "ended")
+    store.begin_attempt(store.find_job("runs"), ["n1"], "now")
+    store.transition(store.find_job("ended"), JobState.FAILED, "no such source")
+    told = store.cancel_campaign(campaign, "cancelled by a user")
+    assert told == [store.find_job("runs").id, store.find_job("waits").id]
+    assert [job.state for job in store.jobs()] == [JobState.CANCELLING, JobState.CANCELLED, JobState.FAILED]
+    assert store.active()[0][1].stop_reason is StopReason.CANCELLED
+    assert store.cancel_campaign(campaign, "again") == []
+    assert store.find_job("waits").why == "cancelled by a user"
 
 
 def test_a_second_server_on_the_same_database_is_refused(url: str) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import soundfile
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor
@@ -82,3 +83,9 @@ def ctc_task(train: Any, eval_files: Any = None, **options: Any) -> dict[str, An
     if eval_files is not None:
         data["eval"] = source(eval_files)
     return {"name": "ctc", "data": data, **options}
+
+
+def hub_data(audio: Sequence[bytes], texts: Sequence[str | None]) -> datasets.Dataset:
+    """Return a data set with an audio column, made without torchcodec."""
+    held = datasets.Dataset.from_dict({"audio": [{"bytes": a, "path": None} for a in audio], "text": list(texts)})
+    return held.cast_column("audio", datasets.Audio())

@@ -9,9 +9,11 @@ import pytest
 import torch
 from tiny_speech import ALONE, NUM_NEGATIVES, pretraining_batch, pretraining_model, pretraining_spec
 from torch.nn import functional as F
-from transformers import HubertConfig, HubertModel, PreTrainedModel
+from transformers import HubertConfig, HubertModel, PreTrainedModel, Wav2Vec2FeatureExtractor
 
+from jobs.data import SpeechInput
 from jobs.errors import ModelError
+from jobs.models import check_same_units
 from jobs.ranks import Ranks
 from jobs.tasks.pretraining import PretrainingTask
 
@@ -101,6 +103,12 @@ def test_a_model_without_this_quantiser_is_refused(task: PretrainingTask) -> Non
     with pytest.raises(ModelError, match=r"HubertModel .* is not the plain wav2vec 2.0"):
         task.prepare(hubert)
     task.prepare(pretraining_model())
+
+
+def test_a_head_for_units_is_no_obstacle_to_pretraining_its_encoder_further() -> None:
+    config = pretraining_model().config
+    config.architectures = ["Wav2Vec2ForCTC"]
+    check_same_units(SpeechInput(Wav2Vec2FeatureExtractor(), config, ("<pad>", "a")), (), "job:es")
 
 
 @pytest.mark.parametrize(
