@@ -152,6 +152,7 @@ def _train_and_publish(
     )
     if tracker is not None:
         tracker.params(run_facts(run))
+        tracker.metrics(0, dict(data.facts))
     metrics = train(run)
     reporter.phase("saving")
     _check_newest(directory, launch)

@@ -29,6 +29,6 @@ def explain_end(verdict: Verdict, left: Left, driver_log: str) -> str:
 def summarize_end(number: int, verdict: Verdict, message: str) -> str:
     """One paragraph for ``why``: which attempt, which reason, and the message up to its first empty line."""
     head = f"attempt {number} ended: {verdict.reason}"
-    if verdict.reason is StopReason.SUCCEEDED:
+    if verdict.reason is StopReason.SUCCEEDED and not (verdict.outcome and verdict.outcome.message):
         return head
     return f"{head}: {message.strip().split(chr(10) * 2, 1)[0][:_MAX_SENTENCE]}"

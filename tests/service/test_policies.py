@@ -6,7 +6,8 @@ import pytest
 
 from cluster.executor import Poll
 from configs import Outcome, RankError, StopReason
-from service.policies import Evidence, Parent, judge, overdue, retry, should_send_stop, unblock
+from service.ending import summarize_end
+from service.policies import Evidence, Parent, Verdict, judge, overdue, retry, should_send_stop, unblock
 from service.wire import JobState as S
 
 
@@ -136,3 +137,11 @@ def test_a_stop_is_sent_at_once_and_then_every_15_seconds() -> None:
     assert should_send_stop(100.0, None)
     assert not should_send_stop(114.9, 100.0)
     assert should_send_stop(115.0, 100.0)
+
+
+def test_a_success_with_a_warning_says_it() -> None:
+    outcome = Outcome(attempt_id="j-a1", token="1", reason=StopReason.SUCCEEDED, message="it says nothing")
+    verdict = Verdict(True, StopReason.SUCCEEDED, "outcome.json says succeeded", outcome=outcome)
+    assert summarize_end(1, verdict, outcome.message) == "attempt 1 ended: succeeded: it says nothing"
+    silent = Verdict(True, StopReason.SUCCEEDED, "outcome.json says succeeded", outcome=None)
+    assert summarize_end(1, silent, "outcome.json says succeeded") == "attempt 1 ended: succeeded"

@@ -56,6 +56,7 @@ def speech_input(
     *, sees_padding: bool = True, do_normalize: bool = True, tokens: tuple[str, ...] = (), **config: Any
 ) -> SpeechInput:
     """Return the inputs of wav2vec 2.0 with its usual kernels and strides, 128 channels wide."""
+    config.setdefault("feat_extract_norm", "layer" if sees_padding else "group")
     extractor = Wav2Vec2FeatureExtractor(do_normalize=do_normalize, return_attention_mask=sees_padding)
     return SpeechInput(extractor, Wav2Vec2Config(hidden_size=128, **config), tokens)
 
