@@ -18,6 +18,7 @@ QUICK = (
     ("sparse_file", "--layers", "2"),
     ("memory", "--layers", "2"),
     ("speech_loading", "--clips", "96", "--turns", "3"),
+    ("speech_evaluation", "--turns", "2"),
 )
 
 
