@@ -35,9 +35,8 @@ def main() -> None:
     given = parser.parse_args()
     torch.set_num_threads(1)
     print(f"{machine()}\n\n{given.clips} clips of {given.seconds:g} s, batches of 4\n")
-    print(
-        "| model | weights, M | zeros of the encoder's linear weights | model alone, RTF | evaluation, RTF |\n|---|---|---|---|---|"
-    )
+    print("| model | weights, M | zeros in the encoder | model alone, RTF | evaluation, RTF |")
+    print("|---|---|---|---|---|")
     configs = {"small (hidden 128, 4 layers)": small_config(dropout=0.0)}
     if given.base:
         configs["base (hidden 768, 12 layers)"] = Wav2Vec2Config()
