@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
-from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForPreTraining
+import transformers
+from transformers import Wav2Vec2FeatureExtractor
 
 RATE = 16_000
 LETTERS = "abcdeéğ"
@@ -52,10 +53,10 @@ def write_speech(root: Path, num_train: int = 60, num_test: int = 20) -> TinySpe
     return speech
 
 
-def write_model(place: Path, norm: str = "layer", seed: int = 0) -> None:
+def write_model(place: Path, norm: str = "layer", seed: int = 0, kind: str = "Wav2Vec2") -> None:
     """Random weights, as ``save_pretrained`` leaves them, and what reads the samples."""
     torch.manual_seed(seed)
-    config = Wav2Vec2Config(
+    config = getattr(transformers, f"{kind}Config")(
         hidden_size=16,
         num_hidden_layers=2,
         num_attention_heads=2,
@@ -77,7 +78,8 @@ def write_model(place: Path, norm: str = "layer", seed: int = 0) -> None:
         final_dropout=0.0,
         mask_time_prob=0.5,
     )
-    Wav2Vec2ForPreTraining(config).save_pretrained(place)
+    head = "ForPreTraining" if kind == "Wav2Vec2" else "Model"
+    getattr(transformers, f"{kind}{head}")(config).save_pretrained(place)
     Wav2Vec2FeatureExtractor(return_attention_mask=norm == "layer", do_normalize=True).save_pretrained(place)
     assert "conv_stride" in json.loads((place / "config.json").read_text(encoding="utf-8"))
 

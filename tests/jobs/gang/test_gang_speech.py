@@ -62,6 +62,20 @@ def test_any_gang_equals_one_plain_rank(
         assert math.isclose(metrics(run)[name], value, rel_tol=1e-5), name
 
 
+@pytest.mark.parametrize("kind", ["Hubert", "WavLM"])
+@pytest.mark.parametrize("strategy", ["ddp", "zero2"])
+def test_other_models_of_the_family_train_on_two_ranks(
+    gangs: Gangs, speech: TinySpeech, strategy: str, kind: str
+) -> None:
+    """DDP waits for a gradient of every weight; none may be left without use."""
+    place = speech.root / kind
+    if not place.is_dir():
+        write_model(place, kind=kind)
+    run = gangs.run(case(speech, strategy=strategy, num_ranks=2, model=kind))
+    assert sum(int((~mask).sum()) for mask in run.masks.values()) == math.floor(0.6 * NUM_PRUNABLE)
+    assert sum(mask.numel() for mask in run.masks.values()) == NUM_PRUNABLE
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "zero2"])
 def test_batches_by_seconds_are_the_same_on_any_gang(gangs: Gangs, speech: TinySpeech, strategy: str) -> None:
     train = (("batch_seconds", 12.0), ("micro_batch_seconds", 3.0))
