@@ -15,7 +15,7 @@ from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 from benchmarks.timing import machine, take_turns
 from configs.tasks import CTC
 from jobs.ctc_objective import CTCObjective
-from jobs.data.speech_model import small_config
+from jobs.examples.speech_model import small_config
 from jobs.objective import Weights
 from jobs.ranks import Ranks
 from jobs.tasks.ctc import CTCTask

@@ -28,7 +28,8 @@ from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
 from benchmarks.timing import Samples, machine, take_turns
 from configs import JobSpec
-from jobs.data import SpeechInput, TaskData, build_data, clip_cache, probes, subset
+from jobs.data import SpeechInput, TaskData, build_data
+from jobs.data.speech import clip_cache, probes, subset
 from jobs.ranks import Ranks
 
 RATE, FILE_RATE, BATCH_SIZE = 16_000, 48_000, 16

@@ -31,7 +31,7 @@ from configs.compact import is_compact_name, is_plain_name
 from configs.spec import ModelSpec
 from jobs import masks as masks_module
 from jobs.data import Inputs
-from jobs.data.speech_input import SpeechInput
+from jobs.data.speech.input import SpeechInput
 from jobs.errors import ModelError, PruningError
 from jobs.masks import Masks
 from jobs.prunable import listed

@@ -103,11 +103,11 @@ def make_data() -> None:
     """
     languages = ",".join(LANGUAGES)
     for done, module, words in (
-        (DATA / "model" / "model.safetensors", "jobs.data.demo", (str(DATA),)),
-        (DATA / "speech-model" / "config.json", "jobs.data.speech_model", (str(DATA / "speech-model"), *SMALL)),
+        (DATA / "model" / "model.safetensors", "jobs.examples.text", (str(DATA),)),
+        (DATA / "speech-model" / "config.json", "jobs.examples.speech_model", (str(DATA / "speech-model"), *SMALL)),
         (
             DATA / "speech" / "corpus.json",
-            "jobs.data.speech_corpus",
+            "jobs.examples.speech_corpus",
             ("--languages", languages, "--minutes", MINUTES, str(DATA / "speech")),
         ),
     ):

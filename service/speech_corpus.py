@@ -1,4 +1,4 @@
-"""``prunus make-speech-corpus``: ``jobs.data.speech_corpus`` in a process of its own, for this one has no torch."""
+"""``prunus make-speech-corpus``: ``jobs.examples.speech_corpus`` in a process of its own, for this one has no torch."""
 
 import importlib.util
 import subprocess
@@ -24,4 +24,4 @@ def make(folder: Path, languages: str, minutes: float, seed: int) -> int:
             "pip install 'prunus[train,demo]'"
         )
     options = [f"--languages={languages}", f"--minutes={minutes}", f"--seed={seed}", "--", str(folder)]
-    return subprocess.run([sys.executable, "-m", "jobs.data.speech_corpus", *options], check=False).returncode  # noqa: S603 - our own module
+    return subprocess.run([sys.executable, "-m", "jobs.examples.speech_corpus", *options], check=False).returncode  # noqa: S603 - our own module

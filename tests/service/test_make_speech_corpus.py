@@ -31,4 +31,4 @@ def test_the_exit_code_of_the_maker_is_that_of_the_command(monkeypatch: pytest.M
     monkeypatch.setattr(speech_corpus.subprocess, "run", refuse)
     assert CliRunner().invoke(app, ["make-speech-corpus", "--", "-dir"]).exit_code == 2
     options = ["--languages=es,fr,it,ky,nl,ru,sv,tr,tt,zh", "--minutes=10.0", "--seed=0", "--", "-dir"]
-    assert commands == [["-m", "jobs.data.speech_corpus", *options]]
+    assert commands == [["-m", "jobs.examples.speech_corpus", *options]]

@@ -1,13 +1,12 @@
 """A tokenizer small enough to work by hand, specs, and ranks of a gang in one process."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Any
 
 import pytest
-import torch
+from lone_rank import make_ranks
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
@@ -16,25 +15,6 @@ from configs import JobSpec
 from jobs.ranks import Ranks
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-
-
-@dataclass(frozen=True)
-class OneOfMany(Ranks):
-    """A rank that plays alone: it does what rank 0 does and hears only itself."""
-
-    @property
-    def is_main(self) -> bool:
-        return True
-
-    def gather(self, value: Any) -> list[Any]:
-        return [value] * self.world_size
-
-    def main_first(self, build: Callable[[], Any]) -> Any:
-        return build()
-
-
-def make_ranks(rank: int = 0, world_size: int = 1) -> Ranks:
-    return OneOfMany(rank, world_size, torch.device("cpu"))
 
 
 @pytest.fixture(scope="session")

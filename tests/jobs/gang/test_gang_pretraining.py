@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoFeatureExtractor, Wav2Vec2ForPreTraining
 
 from configs import JobSpec, Launch
-from jobs.data.speech_model import small_config, write
+from jobs.examples.speech_model import small_config, write
 from jobs.run import launch_by_hand
 
 NUM_STEPS = 8

@@ -1,0 +1,1 @@
+"""Recorded speech: from files to each rank's batches. Entered through ``recognition`` and ``pretraining``."""
