@@ -85,8 +85,9 @@ class GradualMagnitude(Strict):
     r"""With scope per_group: a regular expression whose first bracket names the group of a weight, for example
     ``layer\.(\d+)\.`` for one threshold per encoder layer."""
     mask: Source = "magnitude"
-    """The first mask: ``magnitude``, or a source whose mask is put on the starting weights (shapes are checked). For
-    rounds of iterative pruning: the mask of the round before, and growth at the very end."""
+    """The first mask: ``magnitude``, or a source whose mask is put on the starting weights (shapes are checked);
+    ``initial_sparsity`` is then that mask's. For rounds of iterative pruning: the mask of the round before, growth at
+    the very end, and ``regrow: false``, so that what a round removed stays removed."""
     regrow: bool = True
     """Keep the removed values in a hidden fp32 copy, so that a weight may return at a later update (paper).
     Costs 4 bytes per prunable weight, sharded like the fp32 master."""

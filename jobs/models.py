@@ -78,6 +78,10 @@ def open_source(source: ResolvedSource, download_to: Path, mlflow_uri: str | Non
         directory = _download(source, download_to / source.location, mlflow_uri)
     if not directory.is_dir():
         raise ModelError(f"{source.reference}: the directory {directory} does not exist on this node; check the path")
+    if (directory / "artifacts" / MANIFEST).is_file():
+        raise ModelError(
+            f"{source.reference} is where a job ran by hand; what it left is below: write {source.reference}/artifacts"
+        )
     if not (directory / MANIFEST).is_file():
         _refuse_compact(directory, source.reference)
         if source.kind != "directory":
@@ -160,7 +164,8 @@ def load_speech_input(origin: Origin) -> SpeechInput:
         raise ModelError(
             f"{origin.reference}: no feature extractor of a speech model can be loaded from it: {_first_line(error)}"
         ) from error
-    if not isinstance(extractor, Wav2Vec2FeatureExtractor) or not hasattr(config, "conv_stride"):
+    known = hasattr(config, "conv_stride") and hasattr(config, "feat_extract_norm")
+    if not isinstance(extractor, Wav2Vec2FeatureExtractor) or not known:
         raise ModelError(
             f"{origin.reference} is a {type(config).__name__}; speech tasks take models of the wav2vec 2.0 family "
             "(wav2vec2, XLS-R, HuBERT, WavLM)"
@@ -168,7 +173,8 @@ def load_speech_input(origin: Origin) -> SpeechInput:
     tokens: tuple[str, ...] = ()
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a pre-trained model has no units yet
         vocabulary = Wav2Vec2CTCTokenizer.from_pretrained(origin.location).get_vocab()
-        tokens = tuple(sorted(vocabulary, key=lambda token: vocabulary[token]))
+        # Tokenizers add <s> and </s> behind a vocabulary that has no such unit; the head knows nothing of them.
+        tokens = tuple(sorted(vocabulary, key=lambda token: vocabulary[token]))[: config.vocab_size]
     return SpeechInput(extractor, config, tokens)
 
 

@@ -20,6 +20,7 @@ from configs.methods import GradualMagnitude
 from configs.schedules import is_update_step, sparsity_at, window_steps
 from jobs.errors import CheckpointError, PruningError
 from jobs.masks import Masks
+from jobs.masks import sparsity as sparsity_of
 from jobs.methods.base import Method, Start
 from jobs.overlap import Overlap
 from jobs.patterns import Selector
@@ -40,20 +41,21 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
         """Last value of every owned weight that is removed, 0 for the others; None without regrow."""
 
     def attach(self) -> None:
-        if self.start.given_mask is not None:
-            self._adopt(self.start.given_mask)
-            return
-        found = self._share_of_zeros()
+        given = self.start.given_mask
+        found = self._share_of_zeros() if given is None else sparsity_of(given)
         if self.spec.final_sparsity and found > self.target_sparsity(0) + _MORE_ZEROS:  # which may be the final one
             raise PruningError(
-                f"the starting checkpoint is {found:.2f} sparse already, and method.initial_sparsity "
-                f"{self.spec.initial_sparsity} would let its zeros grow back; set initial_sparsity: {found:.2f}, or "
-                "use method locked to keep its pattern"
+                f"the {'starting checkpoint' if given is None else 'mask of method.mask'} is {found:.2f} sparse "
+                f"already, and method.initial_sparsity {self.spec.initial_sparsity} would let its zeros grow back; set "
+                f"initial_sparsity: {found:.2f}, or use method locked to keep its pattern"
             )
-        self.after_step(0)
+        if given is None:
+            self.after_step(0)
+        else:
+            self._adopt(given)
 
     def _adopt(self, given: Masks) -> None:
-        """Begin with a mask from elsewhere; what it removes may return at an update."""
+        """Begin with a mask from elsewhere; with ``regrow`` what it removes may return at an update."""
         if self.spec.regrow:
             self._removed = [torch.zeros_like(shard.master_L()) for shard in self.weights.shards]
         device = self.start.ranks.device

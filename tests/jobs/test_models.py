@@ -167,6 +167,11 @@ class TestSources:
         with pytest.raises(ModelError, match=r"job:parent: the directory .*/gone does not exist on this node"):
             open_source(artifact_source(tmp_path / "gone"), tmp_path)
 
+    def test_the_directory_of_a_run_by_hand_says_where_its_artifacts_are(self, artifact: Path, tmp_path: Path) -> None:
+        source = ResolvedSource(reference="./out", kind="directory", location=str(artifact.parent))
+        with pytest.raises(ModelError, match=r"\./out is where a job ran by hand; .* write \./out/artifacts"):
+            open_source(source, tmp_path / "downloads")
+
     def test_a_compact_directory_says_how_it_is_turned_back(self, tmp_path: Path) -> None:
         (tmp_path / "model.sparse.safetensors").touch()
         source = ResolvedSource(reference="./small", kind="directory", location=str(tmp_path))

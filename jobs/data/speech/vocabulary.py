@@ -92,9 +92,7 @@ def build_vocabulary(rules: TranscriptRules, inputs: SpeechInput, transcripts: I
 
 
 def _of_model(inputs: SpeechInput, with_words: bool) -> Vocabulary:
-    # Tokenizers add <s> and </s> behind a vocabulary that has no such unit; the head knows nothing of them.
-    tokens = inputs.tokens[: inputs.config.vocab_size]
-    pad = inputs.config.pad_token_id
+    tokens, pad = inputs.tokens, inputs.config.pad_token_id
     if not tokens or pad is None or not 0 <= pad < len(tokens):
         raise DataError(
             f"{_NAME}: model, but the starting checkpoint has no units (it was only pre-trained, or saved without its "
@@ -107,7 +105,11 @@ def _of_model(inputs: SpeechInput, with_words: bool) -> Vocabulary:
 def _of_file(path: Path, with_words: bool) -> Vocabulary:
     try:
         numbers = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DataError(
+            f"{_NAME}: {path} cannot be read ({error.strerror}); write train, model, or the path of a vocab.json"
+        ) from error
+    except ValueError as error:
         raise DataError(f"{_NAME}: {path} is no JSON: {error}; give a vocab.json, unit -> number") from error
     if not isinstance(numbers, dict) or sorted(map(repr, numbers.values())) != sorted(map(repr, range(len(numbers)))):
         raise DataError(f"{_NAME}: {path} must map each unit to a number of its own, 0, 1, 2 and so on without a gap")

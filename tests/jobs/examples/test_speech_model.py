@@ -1,10 +1,14 @@
 """The starting directory: what a job needs to begin from nothing, and no weights."""
 
+import json
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForPreTraining
+from transformers import AutoModelForPreTraining, Data2VecAudioConfig, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 
+from configs.speech import TranscriptRules
+from jobs.data.speech.vocabulary import build_vocabulary
+from jobs.errors import ModelError
 from jobs.examples.speech_model import main, small_config
 from jobs.models import Origin, check_same_units, load_speech_input
 
@@ -33,3 +37,28 @@ def test_a_width_that_cannot_be_split_is_refused(tmp_path: Path, capsys: pytest.
         main([str(tmp_path / "start"), "--hidden", "100"])
     assert "hidden 100 is not a multiple of 16" in capsys.readouterr().err
     assert not (tmp_path / "start").exists()
+
+
+def test_units_are_those_of_the_head_and_not_what_a_tokenizer_adds_behind_them(tmp_path: Path) -> None:
+    """As the tutorials of transformers leave checkpoints: the tokenizer has <s> and </s>, the head has not."""
+    units = ("a", "b", "|", "[UNK]", "[PAD]")
+    file = tmp_path / "vocab.json"
+    file.write_text(json.dumps({unit: number for number, unit in enumerate(units)}))
+    tokenizer = Wav2Vec2CTCTokenizer(str(file), unk_token="[UNK]", pad_token="[PAD]", word_delimiter_token="|")
+    assert len(tokenizer) == 7
+    tokenizer.save_pretrained(tmp_path)
+    config = small_config()
+    config.update({"vocab_size": 5, "pad_token_id": 4, "architectures": ["Wav2Vec2ForCTC"]})
+    config.save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    inputs = load_speech_input(Origin("start", str(tmp_path), None, "start"))
+    assert inputs.tokens == units
+    labels = build_vocabulary(TranscriptRules(vocabulary="model"), inputs, []).tokens
+    check_same_units(inputs, labels, "start")  # the very units that the refusal advises
+
+
+def test_a_model_of_another_family_is_refused(tmp_path: Path) -> None:
+    Data2VecAudioConfig().save_pretrained(tmp_path)
+    Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"start is a Data2VecAudioConfig; speech tasks take models of the wav2vec 2"):
+        load_speech_input(Origin("start", str(tmp_path), None, "start"))

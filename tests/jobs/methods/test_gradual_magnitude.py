@@ -337,17 +337,30 @@ def test_a_sparse_checkpoint_may_be_pruned_further_at_once(masked: Build) -> Non
     assert method.weights.masks["w"].tolist() == [[False, True], [False, False]]
 
 
-def test_a_mask_from_elsewhere_is_the_first_and_what_it_removes_may_return(masked: Build) -> None:
-    """A round of iterative pruning: the mask of the round before, and the next sparsity after the last step."""
+def with_given_mask(masked: Build, **spec: Any) -> GradualMagnitudeMethod:
+    """1, -2, 3 and 4, of which a mask from elsewhere removes the 4; half of them go after the last of three steps."""
     weights, _ = masked({"w": torch.tensor([[1.0, -2.0], [3.0, 4.0]])})
     given = {"w": torch.tensor([[True, True], [True, False]])}
-    spec = GradualMagnitude(
-        initial_sparsity=0.25, final_sparsity=0.5, growth_window=(1.0, 1.0), selection_window=(1.0, 1.0)
-    )
-    method = build_method(spec, Start(weights, 3, Ranks(0, 1, torch.device("cpu")), given))
+    options: dict[str, Any] = {"final_sparsity": 0.5, "growth_window": (1.0, 1.0), "selection_window": (1.0, 1.0)}
+    at_the_end = GradualMagnitude(**{**options, **spec})
+    method = build_method(at_the_end, Start(weights, 3, Ranks(0, 1, torch.device("cpu")), given))
     assert isinstance(method, GradualMagnitudeMethod)
+    return method
+
+
+@pytest.mark.parametrize(("regrow", "left"), [(True, [0.0, 0.0, 3.0, 4.0]), (False, [0.0, -2.0, 3.0, 0.0])])
+def test_a_mask_from_elsewhere_is_the_first_and_what_it_removes_returns_only_with_regrow(
+    masked: Build, regrow: bool, left: list[float]
+) -> None:
+    """Without: a round of iterative pruning, whose mask lies inside that of the round before."""
+    method = with_given_mask(masked, initial_sparsity=0.25, regrow=regrow)
     method.attach()
     assert values(method) == [1.0, -2.0, 3.0, 0.0]
     assert [method.after_step(step) for step in (1, 2)] == [None, None]
     method.after_step(3)
-    assert values(method) == [0.0, 0.0, 3.0, 4.0]  # the removed 4 is the largest, and comes back
+    assert values(method) == left
+
+
+def test_a_mask_from_elsewhere_is_not_grown_back_without_a_word(masked: Build) -> None:
+    with pytest.raises(PruningError, match=r"mask of method\.mask is 0\.25 sparse.*set initial_sparsity: 0\.25"):
+        with_given_mask(masked).attach()
