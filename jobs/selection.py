@@ -16,6 +16,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -204,10 +205,15 @@ def _cut(score: Scores, low: int, high: int) -> tuple[_Cut, int]:
         up_to_low += int(np.count_nonzero(out_P))
         place_P = np.flatnonzero(np.equal(keep_P, out_P, out=out_P))  # never both
         inside.append(piece_P[place_P])
-        places.append(place_P + begin)
-    joined = (np.concatenate([np.empty(0, dtype), *parts]) for dtype, parts in ((np.int64, places), (np.int32, inside)))
-    places_I, inside_I = map(torch.from_numpy, joined)
-    return _Cut(torch.from_numpy(whole_L), up_to_low, places_I, inside_I), largest
+        places.append((place_P + begin).astype(np.int32 if numel < 1 << 31 else np.int64))  # half the memory
+    return _Cut(torch.from_numpy(whole_L), up_to_low, _join(places), _join(inside)), largest
+
+
+def _join(parts: list[npt.NDArray[Any]]) -> torch.Tensor:
+    """Put pieces together, and let go of them."""
+    joined = torch.from_numpy(np.concatenate(parts or [np.empty(0, np.int32)]))
+    parts.clear()
+    return joined
 
 
 def _write(keep_L: torch.Tensor, places_I: torch.Tensor, keep_I: torch.Tensor) -> None:
