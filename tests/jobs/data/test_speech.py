@@ -197,6 +197,15 @@ def test_several_languages_share_a_vocabulary_and_are_told_apart(prepare, corpus
     assert train_groups == {0, 1}
 
 
+def test_two_test_sets_of_one_language_are_told_apart_by_their_names(prepare, corpus) -> None:
+    clean, other = ({"files": [str(path)], "language": "en"} for path in corpus)
+    assert prepare(held_out=[clean, other]).eval_groups == ()
+    data = prepare(held_out=[{**clean, "name": "test-clean"}, {**other, "name": "test-other"}])
+    assert data.eval_groups == ("test-clean", "test-other")
+    groups = torch.cat([batch["group"] for batch in data.eval]).tolist()
+    assert sorted(groups) == [0] * 23 + [1] * 7
+
+
 def test_units_outside_the_vocabulary(prepare, tmp_path, caplog) -> None:
     held_out = common_voice(tmp_path / "x", [("a.wav", 0.5, "ab ñ")])
     with caplog.at_level(logging.WARNING):
