@@ -334,7 +334,14 @@ class JobSpec(JobBase):
             raise ValueError(
                 "model.config.layerdrop: ranks that drop different layers cannot exchange gradients; leave it out (0)"
             )
-        if isinstance(self.task, CTC) and self.task.freeze_updates and self.train.weight_decay:
+        if not isinstance(self.task, CTC) or not self.task.freeze_updates:
+            return
+        if self.train.num_steps is not None and self.task.freeze_updates >= self.train.num_steps:
+            raise ValueError(
+                f"task.freeze_updates {self.task.freeze_updates} leaves none of train.num_steps {self.train.num_steps} "
+                "in which more than the head learns; lower it, or train longer"
+            )
+        if self.train.weight_decay:
             raise ValueError(
                 f"train.weight_decay {self.train.weight_decay} would shrink the weights that task.freeze_updates "
                 "holds; set weight_decay: 0"

@@ -22,6 +22,9 @@ class SpeechSource(DataSource):
     language: str = ""
     """BCP-47 or ISO 639 code (``es``, ``sv-SE``, ``zh-TW``): rules for its text, and a line of its own in the
     evaluation where there are several. Empty: rules that hold for every script."""
+    name: str = Field(default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]*)?$")
+    """Its line in the evaluation (``eval/wer/NAME``), where two sources have one language: test-clean and test-other.
+    Empty: the language."""
     audio_column: str | None = None
     """Column of the clips; None: what the layout has (``path``, ``audio_filepath``, ``audio``, ``file``)."""
     text_column: str | None = None

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import configs
-from configs import AnySpec, Campaign, ComparisonSpec, ConfigError, JobSpec, RecipeErrors, load_text
+from configs import AnySpec, Campaign, ConfigError, JobSpec, RecipeErrors, load_text
 from configs.sources import source_kind
+from configs.speech import SpeechSource
 from configs.yaml_text import parse
 
 SHIPPED = Path(configs.__file__).parent / "recipes"
@@ -126,23 +127,35 @@ def _missing(job: AnySpec, file: str) -> Iterator[ConfigError]:
                     file=file,
                     remedy="mend the path; relative ones are taken from the directory where you run `prunus submit`",
                 )
+        if isinstance(source, SpeechSource) and source.clips and not Path(source.clips).is_dir():
+            yield ConfigError(
+                f"there is no directory {source.clips!r}",
+                path=f"{job.name}: task.data.{split}.clips",
+                file=file,
+                remedy="say where the clips of this source are, or leave clips out where they lie beside it",
+            )
     for role, reference in job.sources.items():
-        directory = Path(reference).expanduser()
-        if source_kind(reference) != "directory" or (directory / "config.json").is_file():
-            continue
-        if isinstance(job, ComparisonSpec):
-            if not directory.exists():
-                what = f"there is no directory {reference!r}"
-                remedy = "name the artifacts of a job, or a directory that `prunus fetch` wrote"
-                yield ConfigError(what, path=f"{job.name}: compare.jobs", file=file, remedy=remedy)
-            continue
-        missing = f"has no config.json: {reference!r}" if directory.is_dir() else f"there is no directory {reference!r}"
-        yield ConfigError(
-            missing,
-            path=f"{job.name}: {role}",
-            file=file,
-            remedy="name a directory that transformers' save_pretrained or `prunus fetch` wrote",
-        )
+        if source_kind(reference) == "directory" and (what := _lacking(Path(reference).expanduser(), role, job)):
+            is_model = isinstance(job, JobSpec) and role != "mask"
+            writer = "transformers' save_pretrained or" if is_model else "a job or"
+            yield ConfigError(
+                f"{what} {reference!r}",
+                path=f"{job.name}: {role if isinstance(job, JobSpec) else 'compare.jobs'}",
+                file=file,
+                remedy=f"name a directory that {writer} `prunus fetch` wrote",
+            )
+
+
+def _lacking(directory: Path, role: str, job: AnySpec) -> str:
+    """What keeps a directory from being a source in that role, in words ahead of its name; "" for nothing."""
+    if not directory.exists():
+        return "there is no directory"
+    if not isinstance(job, JobSpec):
+        return ""
+    if role == "mask":
+        return "" if any(directory.glob("masks/step-*/mask.safetensors")) else "has no masks/step-N/mask.safetensors:"
+    below = (directory, directory / "model")  # a job leaves its model in there
+    return "" if any((place / "config.json").is_file() for place in below) else "has no config.json:"
 
 
 def _first_comment(path: Path) -> str:

@@ -17,13 +17,19 @@ overshoot by one step of growth); exactly k go, ties by position; evaluation wit
 (there, of the regrown dense weights); the last pruning is after the last step.
 """
 
+import logging
 from contextlib import AbstractContextManager
 
 from configs.methods import Parp
 from configs.schedules import is_parp_update, sparsity_at
+from jobs.masks import sparsity as sparsity_of
 from jobs.methods.base import Method, Start
 from jobs.overlap import Overlap
 from jobs.patterns import Selector
+
+log = logging.getLogger(__name__)
+_OTHER_SPARSITY = 0.01
+"""So much a given mask may differ from the first sparsity without a word."""
 
 
 class ParpMethod(Method[Parp]):
@@ -38,6 +44,13 @@ class ParpMethod(Method[Parp]):
         if given is None:
             self.after_step(0)
         else:
+            found, first = sparsity_of(given), self.spec.first_sparsity
+            if abs(found - first) > _OTHER_SPARSITY and self.start.ranks.is_main:
+                log.warning(
+                    "the mask of method.mask removes %.2f of the weights, and the first pruning, after %d steps, goes "
+                    "on from %.2f: set method.initial_sparsity to the mask's, or use a mask of this sparsity",
+                    found, self.spec.update_every, first,
+                )  # fmt: skip
             self.weights.set_masks(given, moments=False, hold=False)
 
     @property

@@ -13,7 +13,7 @@ from command_line import Run, clock_that, serving
 from typer.testing import CliRunner
 from world import World
 
-from configs import StopReason
+from configs import ConfigError, StopReason
 from service import embedded, follow, recipe_files
 from service.cli import app
 from service.client import Client
@@ -304,6 +304,39 @@ def test_missing_local_files_are_refused_before_anything_is_queued(recipe: Path,
     assert refused.exit_code == 2
     assert f"no file matches '{recipe.parent / 'rows.csv'}'; mend the path" in refused.stderr
     assert f"teacher: model: there is no directory '{recipe.parent / 'absent'}'" in refused.stderr
+
+
+def test_masks_and_models_are_looked_for_where_jobs_leave_them(recipe: Path) -> None:
+    """``fetch --masks-only`` leaves no config.json, and a job by hand has it in ``model/``."""
+    base, masks = recipe.parent / "base", recipe.parent / "masks-only"
+    recipe.write_text(RECIPE.replace("org/base", "./base").replace("0.9}", "0.9, mask: ./masks-only}"))
+    (recipe.parent / "rows.csv").write_text("text,label\n")
+    base.mkdir()
+    masks.mkdir()
+    campaign = recipe_files.load_recipe(str(recipe))
+    with pytest.raises(ConfigError) as refused:
+        recipe_files.check_local_files(campaign, "r.yaml")
+    assert f"teacher: model: has no config.json: '{base}'; name a directory that transformers' save" in str(
+        refused.value
+    )
+    assert f"student: mask: has no masks/step-N/mask.safetensors: '{masks}'; name a directory that a job" in str(
+        refused.value
+    )
+    for file in (base / "model/config.json", masks / "masks/step-9/mask.safetensors"):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    recipe_files.check_local_files(campaign, "r.yaml")
+
+
+def test_a_folder_of_clips_that_is_not_there_is_refused(recipe: Path) -> None:
+    (recipe.parent / "train.tsv").touch()
+    recipe.write_text(
+        "name: a\nmodel: {from: org/base}\ntrain: {num_steps: 10, lr: {peak: 1e-3}}\n"
+        "task: {name: ctc, data: {train: {files: [train.tsv], clips: ./sounds}}}\n"
+    )
+    campaign = recipe_files.load_recipe(str(recipe))
+    with pytest.raises(ConfigError, match=r"a: task\.data\.train\[0\]\.clips: there is no directory '/.*/sounds'; say"):
+        recipe_files.check_local_files(campaign, "r.yaml")
 
 
 def test_without_a_server_the_embedded_default_is_started_and_told(

@@ -227,7 +227,7 @@ def test_a_recipe_with_a_comparison_is_planned_and_tried(tmp_path: Path, monkeyp
     assert planned.exit_code == 0, planned.stderr
     assert f"compare: compares a-1, a-2, {tmp_path}/kept" in planned.stdout
     with pytest.raises(
-        ConfigError, match=r"compare: compare\.jobs: there is no directory '/.*/kept'; name the artifacts"
+        ConfigError, match=r"compare: compare\.jobs: there is no directory '/.*/kept'; name a directory that a job"
     ):
         recipe_files.check_local_files(recipe_files.load_recipe(str(recipe)), "recipe.yaml")
 

@@ -41,7 +41,7 @@ class Part:
 
     Attributes:
         name: The source in words.
-        group: Its language, or a name of its own.
+        group: Its name in the evaluation: its own, else its language.
         recordings: Samples of all clips of the list.
         numbers: Those of them that are used.
         clip_names: Of the used ones.
@@ -118,7 +118,7 @@ class Preparation:
         else:
             samples = shared_entry(self.ranks, lambda: samples_entry(self.cache_dir, found(), subset().chosen, rate))
             recordings = StoredRecordings(samples)
-        group = source.language or f"{split}-{place}"
+        group = source.name or source.language or f"{split}-{place}"
         content = [(clip.name, clip.text, clip.num_samples, clip.digest) for clip in listed.clips]
         digest = content_key("part", rate, content)  # places and the number of bad clips do not count
         part = Part(listed.name, group, recordings, [], [], [], listed.left_out, listed.num_seen, digest)

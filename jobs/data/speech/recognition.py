@@ -28,6 +28,8 @@ from jobs.ranks import Ranks
 
 log = logging.getLogger(__name__)
 _MOSTLY = 0.5
+_LONGEST_PHONE = 4
+"""Signs: ``t\u0361\u0283\u02d0`` is a long affricate."""
 _NAMED = 10
 
 
@@ -50,6 +52,8 @@ def ctc_data(spec: JobSpec, inputs: SpeechInput, cache_dir: Path, ranks: Ranks) 
     train = [preparation.part("train", i, source) for i, source in enumerate(listed)]
     held_out = [preparation.part("eval", i, source) for i, source in enumerate(data.eval or ())]
     vocabulary = build_vocabulary(task.transcripts, inputs, (units for part in train for units in part.units))
+    if ranks.is_main and task.transcripts.units == "phones":
+        _warn_of_words(vocabulary)
     unknown = _check_units(task, vocabulary, {"train": train, "eval": held_out}, ranks)
     groups = tuple(dict.fromkeys(part.group for part in held_out))
     digest = [part.digest for part in (*train, *held_out)]
@@ -150,6 +154,16 @@ def eval_limits(spec: JobSpec, data: SpeechData, inputs: SpeechInput) -> tuple[i
         return spec.micro_batch_size, round(spec.micro_batch_size * data.max_s * rate)
     seconds = train.micro_batch_seconds or train.batch_seconds / spec.resources.num_ranks
     return round(seconds / data.min_s) + 1, round(seconds * rate)
+
+
+def _warn_of_words(vocabulary: Vocabulary) -> None:
+    """Tell who gave a column of sentences where phones are asked for: each word would become a unit."""
+    long = [unit for unit in vocabulary.tokens if len(unit) > _LONGEST_PHONE and not vocabulary.is_special(unit)]
+    if len(long) > _MOSTLY * len(vocabulary):
+        log.warning(
+            "task.transcripts.units is phones, and most of the %d units look like words: %s; is text_column the one "
+            "with the phones?", len(vocabulary), ", ".join(map(repr, long[:_NAMED])),
+        )  # fmt: skip
 
 
 def _check_units(

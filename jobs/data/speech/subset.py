@@ -61,7 +61,8 @@ class Limits:
         if seconds < self.min_s:
             return "too_short", f"{seconds:.2f} s"
         if frames < max(1, self.min_frames):
-            return "too_short", f"{frames} frames, {max(1, self.min_frames)} are needed"
+            span = " (a span of the masks)" if self.min_frames > 1 else ""
+            return "too_short", f"{frames} frames, {max(1, self.min_frames)} are needed{span}"
         if self.max_s is not None and seconds > self.max_s:
             return "too_long", f"{seconds:.1f} s"
         if frames < len(units) + num_repeats(units):

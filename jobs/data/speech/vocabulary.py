@@ -49,6 +49,10 @@ class Vocabulary:
         """Tell whether a unit is none of the vocabulary's."""
         return unit not in self._unit_ids
 
+    def is_special(self, token: str) -> bool:
+        """Tell whether a token stands for no sound: padding, unknown, or written <like this>."""
+        return token in {self.pad, self.unknown} or (token.startswith("<") and token.endswith(">"))
+
     def processor(self, inputs: SpeechInput) -> Wav2Vec2Processor:
         """Return what is saved beside the model: the feature extractor, and a tokenizer of these units."""
         with tempfile.TemporaryDirectory() as folder:

@@ -125,6 +125,14 @@ def test_a_mask_from_elsewhere_is_the_first_one_and_is_adjusted(masked: Build) -
     assert values(method) == [0.0, 2.0, 0.0, 1.5]
 
 
+def test_a_mask_of_another_sparsity_than_the_first_is_told(masked: Build, caplog: pytest.LogCaptureFixture) -> None:
+    given = {"w": torch.tensor([True, True, False, False])}
+    for final, told in ((0.5, False), (0.75, True)):
+        make(masked, {"w": torch.ones(4)}, given=given, final_sparsity=final)[0].attach()
+        assert ("method.mask removes 0.50 of the weights" in caplog.text) is told
+    assert "after 2 steps, goes on from 0.75" in caplog.text
+
+
 def test_one_threshold_per_tensor_where_asked(masked: Build) -> None:
     tensors = {"small": torch.tensor([0.1, 0.2]), "large": torch.tensor([10.0, 20.0])}
     method, _ = make(masked, tensors, scope="per_layer")

@@ -198,6 +198,22 @@ def test_several_languages_share_a_vocabulary_and_are_told_apart(prepare, corpus
     assert train_groups == {0, 1}
 
 
+@pytest.mark.parametrize(("text", "told"), [("bueno trabajo mundo", True), ("t\u0361\u0283\u02d0 a \u00f0", False)])
+def test_sentences_where_phones_are_asked_for_are_told(prepare, tmp_path, caplog, text, told) -> None:
+    train = common_voice(tmp_path / "es", [(f"c{i}.wav", 1.0, text) for i in range(4)])
+    prepare(train=train, held_out=train, task={"transcripts": {"units": "phones"}}, batch_size=2)
+    assert ("most of the 5 units look like words: 'bueno', 'mundo', 'trabajo'" in caplog.text) is told
+
+
+def test_two_test_sets_of_one_language_are_told_apart_by_their_names(prepare, corpus) -> None:
+    clean, other = ({"files": [str(path)], "language": "en"} for path in corpus)
+    assert prepare(held_out=[clean, other]).eval_groups == ()
+    data = prepare(held_out=[{**clean, "name": "test-clean"}, {**other, "name": "test-other"}])
+    assert data.eval_groups == ("test-clean", "test-other")
+    groups = torch.cat([batch["group"] for batch in data.eval]).tolist()
+    assert sorted(groups) == [0] * 23 + [1] * 7
+
+
 def test_units_outside_the_vocabulary(prepare, tmp_path, caplog) -> None:
     held_out = common_voice(tmp_path / "x", [("a.wav", 0.5, "ab ñ")])
     with caplog.at_level(logging.WARNING):

@@ -34,7 +34,7 @@ def test_samples_frames_and_limits() -> None:
     # 400 samples make the first frame, 320 each further one: 10 frames need 400 + 9 * 320 = 3280 samples.
     limits = _limits(min_s=0.05)
     assert limits.unfit(3280, ("a",)) is None
-    assert limits.unfit(3279, ("a",)) == ("too_short", "9 frames, 10 are needed")
+    assert limits.unfit(3279, ("a",)) == ("too_short", "9 frames, 10 are needed (a span of the masks)")
     assert _limits(min_s=0.05, min_frames=0).unfit(399, ()) == ("bad", "no transcript is left of its text")
     assert _limits(min_s=0.02, min_frames=0, to_units=None).unfit(399, ()) == ("too_short", "0 frames, 1 are needed")
     assert _limits().unfit(3999, ("a",)) == ("too_short", "0.25 s")
