@@ -63,11 +63,13 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
         self.weights.set_local(runs, hidden=self._removed)
 
     def _share_of_zeros(self) -> float:
+        """Over all ranks, of matrices alone: biases begin as zeros."""
+        matrices = [shard for shard in self.weights.shards if len(shard.shape) > 1]
         counts = torch.zeros(2, dtype=torch.int64, device=self.start.ranks.device)  # of whole weights, of ranks' parts
-        for shard in self.weights.shards:
+        for shard in matrices:
             counts[0 if shard.replicated else 1] += int((shard.master_L() == 0).sum()) if shard.numel else 0
         self.start.ranks.sum(counts[1:])
-        return int(counts.sum()) / self.weights.num_weights
+        return int(counts.sum()) / max(1, sum(shard.global_numel for shard in matrices))
 
     @property
     def pattern(self) -> str:

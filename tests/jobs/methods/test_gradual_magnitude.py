@@ -330,6 +330,13 @@ def test_zeros_of_a_sparse_checkpoint_are_not_grown_back_without_a_word(masked: 
     assert method.weights.masks["w"].tolist() == [[False, True], [False, True]]
 
 
+def test_biases_that_begin_as_zeros_make_no_sparse_checkpoint(masked: Build) -> None:
+    tensors = {"w": torch.tensor([[1.0, 3.0], [4.0, 2.0]]), "b": torch.zeros(2)}
+    method = make(masked, tensors, scope="global", prunable={"biases": True})
+    method.attach()
+    assert method.weights.sparsity == 0.0
+
+
 def test_a_sparse_checkpoint_may_be_pruned_further_at_once(masked: Build) -> None:
     half = {"w": torch.tensor([[0.0, 3.0], [0.0, 1.0]])}
     method = make(masked, half, final_sparsity=0.75, schedule="constant")
