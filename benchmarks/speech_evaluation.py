@@ -55,7 +55,9 @@ def _row(name: str, config: Wav2Vec2Config, sparsity: float, given: Any) -> None
                 module.weight.mul_(torch.rand_like(module.weight) >= sparsity)
     objective = CTCObjective(student, ALONE, False, "units", 0).eval()
     tokenizer = SimpleNamespace(pad_token_id=0, unk_token="<unk>", word_delimiter_token="|")
-    data: Any = SimpleNamespace(labels=UNITS, eval_groups=(), processor=SimpleNamespace(tokenizer=tokenizer))
+    data: Any = SimpleNamespace(
+        labels=UNITS, eval_groups=(), processor=SimpleNamespace(tokenizer=tokenizer, sampling_rate=RATE)
+    )
     task = CTCTask(CTC.model_validate({"data": {"train": {"files": ["x.tsv"]}}}), data)
     engine: Any = SimpleNamespace(forward=objective)
     batches = [_batch(int(given.seconds * RATE)) for _ in range(given.clips // 4)]

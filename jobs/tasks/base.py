@@ -24,13 +24,12 @@ class Task(ABC):
     """``AutoModelFor...`` of transformers."""
     objective_class: type[Objective]
 
-    throughput = ("throughput/tokens_per_s", 1.0)
-    """Name of the curve, and its unit in attended positions of a batch."""
-
     def __init__(self, spec: Any, data: TaskData) -> None:
         self.spec = spec
         self.labels = data.labels
         self.eval_groups = data.eval_groups
+        self.throughput = ("throughput/tokens_per_s", 1.0)
+        """Name of the curve, and its unit in attended positions of a batch."""
 
     def model_overrides(self) -> dict[str, Any]:
         """Configuration that the task imposes on the model."""
@@ -53,6 +52,12 @@ class Task(ABC):
     @abstractmethod
     def evaluate(self, engine: Engine, batches: EvalBatches, ranks: Ranks) -> dict[str, float]:
         """Measure the held-out split over all ranks (collective); the same answer on every rank."""
+
+
+def heard_per_second(processor: Any) -> tuple[str, float]:
+    """Throughput of a speech task: seconds of audio per second, from a feature extractor alone or in a processor."""
+    extractor = getattr(processor, "feature_extractor", processor)
+    return "throughput/audio_s_per_s", 1.0 / extractor.sampling_rate
 
 
 def to_device(batch: dict[str, torch.Tensor], device: torch.device) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from jobs.engine import Engine
 from jobs.objective import Objective, Weights
 from jobs.projection_loss import IGNORED
 from jobs.ranks import Ranks
-from jobs.tasks.base import Task, to_device
+from jobs.tasks.base import Task, heard_per_second, to_device
 
 _UNKNOWN_SAID, _UNKNOWN_MEANT = "\ufffe", "\ufffd"
 """Never equal: a unit outside the vocabulary is an error, whatever the model says there."""
@@ -29,7 +29,6 @@ class CTCTask(Task):
     ``eval/empty``: share of the clips for which the model says nothing."""
 
     auto_class = AutoModelForCTC
-    throughput = ("throughput/audio_s_per_s", 1.0 / 16_000)
     spec: CTC
 
     def __init__(self, spec: CTC, data: TaskData) -> None:
@@ -37,6 +36,7 @@ class CTCTask(Task):
         # A vocabulary from elsewhere has its own names and numbers for these.
         self._tokenizer: Any = data.processor.tokenizer  # type: ignore[attr-defined]
         self._blank = int(self._tokenizer.pad_token_id)
+        self.throughput = heard_per_second(data.processor)
 
     def model_overrides(self) -> dict[str, Any]:
         masks = self.spec.spec_augment

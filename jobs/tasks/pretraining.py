@@ -6,13 +6,13 @@ import torch
 from transformers import AutoModelForPreTraining, PreTrainedModel
 
 from configs.tasks import Wav2Vec2Pretraining
-from jobs.data import EvalBatches
+from jobs.data import EvalBatches, TaskData
 from jobs.engine import Engine
 from jobs.errors import ModelError
 from jobs.objective import Objective, Weights
 from jobs.pretraining_objective import PretrainingObjective, diversity, perplexity
 from jobs.ranks import Ranks
-from jobs.tasks.base import Task, to_device
+from jobs.tasks.base import Task, heard_per_second, to_device
 
 _FEW_CODES = 1.25
 """Codes in use per group, up to which a codebook counts as collapsed."""
@@ -26,8 +26,11 @@ class PretrainingTask(Task):
     ``eval/loss``: contrastive + ``diversity_weight`` x diversity. Codes are the best ones, without noise."""
 
     auto_class = AutoModelForPreTraining
-    throughput = ("throughput/audio_s_per_s", 1.0 / 16_000)
     spec: Wav2Vec2Pretraining
+
+    def __init__(self, spec: Wav2Vec2Pretraining, data: TaskData) -> None:
+        super().__init__(spec, data)
+        self.throughput = heard_per_second(data.processor)
 
     def model_overrides(self) -> dict[str, Any]:
         return {

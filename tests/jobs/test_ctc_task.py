@@ -19,7 +19,11 @@ DATA = {"train": {"files": ["x.tsv"]}}
 
 def task(groups: tuple[str, ...] = ("es",), **spec: Any) -> CTCTask:
     tokenizer = SimpleNamespace(pad_token_id=0, unk_token="<unk>", word_delimiter_token="|")
-    data: Any = SimpleNamespace(labels=UNITS, eval_groups=groups, processor=SimpleNamespace(tokenizer=tokenizer))
+    data: Any = SimpleNamespace(
+        labels=UNITS,
+        eval_groups=groups,
+        processor=SimpleNamespace(tokenizer=tokenizer, feature_extractor=SimpleNamespace(sampling_rate=8000)),
+    )
     return CTCTask(CTC.model_validate({"data": DATA, **spec}), data)
 
 
@@ -94,6 +98,10 @@ def test_a_unit_outside_the_vocabulary_is_an_error_even_if_the_model_says_so() -
 
 def test_spaces_at_the_ends_are_no_errors() -> None:
     assert evaluate(task(), Said([[[2, 3, 2]]]), {"labels": [[3]]})["eval/cer"] == 0.0
+
+
+def test_throughput_is_counted_at_the_models_own_rate() -> None:
+    assert task().throughput == ("throughput/audio_s_per_s", 1 / 8000)
 
 
 def test_nothing_meant_counts_nothing() -> None:

@@ -34,6 +34,7 @@ from jobs.models import (
     check_same_tokenizer,
     load_mask,
     load_model,
+    load_speech_input,
     load_tokenizer,
     open_source,
 )
@@ -315,3 +316,10 @@ class TestLoading:
         load_model(AutoModelForSequenceClassification, origin_of(saved), spec, {"num_labels": 2})
         with pytest.raises(ModelError, match="use a teacher trained for this task"):
             load_model(AutoModelForSequenceClassification, origin_of(saved), None, {})
+
+
+def test_a_conformer_with_relative_positions_is_refused_by_name(tmp_path: Path) -> None:
+    transformers.Wav2Vec2ConformerConfig(position_embeddings_type="relative").save_pretrained(tmp_path)
+    transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match="Wav2Vec2ConformerConfig with relative positions"):
+        load_speech_input(Origin("./conformer", str(tmp_path), None, "./conformer"))

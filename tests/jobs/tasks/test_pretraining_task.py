@@ -19,7 +19,7 @@ from jobs.tasks.pretraining import PretrainingTask
 
 Batch = dict[str, torch.Tensor]
 CODES = 8
-DATA: Any = SimpleNamespace(labels=(), eval_groups=())
+DATA: Any = SimpleNamespace(labels=(), eval_groups=(), processor=SimpleNamespace(sampling_rate=16_000))
 
 
 @pytest.fixture
