@@ -1,17 +1,16 @@
 """From what a user names to a campaign: shipped recipes, files, and what can be checked here before submit."""
 
 import difflib
-import glob
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import configs
-from configs import AnySpec, Campaign, ConfigError, JobSpec, RecipeErrors, load_text
+from configs import Campaign, ConfigError, RecipeErrors, load_text
 from configs.sources import source_kind
-from configs.speech import SpeechSource
 from configs.yaml_text import parse
+from service.local_files import missing_files
 
 SHIPPED = Path(configs.__file__).parent / "recipes"
 """Where the recipes of the package lie."""
@@ -92,7 +91,11 @@ def check_local_files(campaign: Campaign, file: str) -> None:
     Raises:
         ConfigError: Something is missing; RecipeErrors for several.
     """
-    errors = [error for job in campaign.jobs for error in _missing(job, file)]
+    errors = [
+        ConfigError(missing.what, path=f"{job.name}: {missing.place}", file=file, remedy=missing.remedy)
+        for job in campaign.jobs
+        for missing in missing_files(job)
+    ]
     unique = list({str(error): error for error in errors}.values())
     if unique:
         raise unique[0] if len(unique) == 1 else RecipeErrors(unique)
@@ -114,48 +117,6 @@ def unchecked(campaign: Campaign) -> list[str]:
         if (kind := source_kind(reference)) != "job" or reference.removeprefix("job:") not in inside
     ]
     return [*dict.fromkeys(found), "the data", "whether the cluster has room"]
-
-
-def _missing(job: AnySpec, file: str) -> Iterator[ConfigError]:
-    for split, source in job.task.data.sources.items() if isinstance(job, JobSpec) else ():
-        for index, pattern in enumerate(source.files):
-            found = "://" in pattern or Path(pattern).exists() or glob.glob(pattern, recursive=True)  # noqa: PTH207
-            if not found:
-                yield ConfigError(
-                    f"no file matches {pattern!r}",
-                    path=f"{job.name}: task.data.{split}.files[{index}]",
-                    file=file,
-                    remedy="mend the path; relative ones are taken from the directory where you run `prunus submit`",
-                )
-        if isinstance(source, SpeechSource) and source.clips and not Path(source.clips).is_dir():
-            yield ConfigError(
-                f"there is no directory {source.clips!r}",
-                path=f"{job.name}: task.data.{split}.clips",
-                file=file,
-                remedy="say where the clips of this source are, or leave clips out where they lie beside it",
-            )
-    for role, reference in job.sources.items():
-        if source_kind(reference) == "directory" and (what := _lacking(Path(reference).expanduser(), role, job)):
-            is_model = isinstance(job, JobSpec) and role != "mask"
-            writer = "transformers' save_pretrained or" if is_model else "a job or"
-            yield ConfigError(
-                f"{what} {reference!r}",
-                path=f"{job.name}: {role if isinstance(job, JobSpec) else 'compare.jobs'}",
-                file=file,
-                remedy=f"name a directory that {writer} `prunus fetch` wrote",
-            )
-
-
-def _lacking(directory: Path, role: str, job: AnySpec) -> str:
-    """What keeps a directory from being a source in that role, in words ahead of its name; "" for nothing."""
-    if not directory.exists():
-        return "there is no directory"
-    if not isinstance(job, JobSpec):
-        return ""
-    if role == "mask":
-        return "" if any(directory.glob("masks/step-*/mask.safetensors")) else "has no masks/step-N/mask.safetensors:"
-    below = (directory, directory / "model")  # a job leaves its model in there
-    return "" if any((place / "config.json").is_file() for place in below) else "has no config.json:"
 
 
 def _first_comment(path: Path) -> str:

@@ -4,20 +4,18 @@ Refused: an unknown ``job:`` or ``after:`` name, jobs that wait for each other, 
 and, when embedded, files and directories that do not exist. When Ray does not answer, the jobs are queued all the same.
 """
 
-import glob
 import hashlib
 import logging
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from cluster.errors import ClusterError
 from cluster.executor import Capacity, Executor
-from configs import AnySpec, Campaign, ComparisonSpec, JobSpec
+from configs import AnySpec, Campaign, ComparisonSpec
 from configs.graph import check_graph
-from configs.sources import source_kind
 from service.errors import Refused
 from service.gangs import refuse_impossible
+from service.local_files import missing_files
 from service.records import CampaignRow, NewJob, new_ids
 from service.store import Store
 from service.wire import JobState
@@ -121,17 +119,8 @@ class Submitter:
     def _missing_files(self, spec: AnySpec) -> list[str]:
         if not self._embedded:
             return []
-        errors = []
-        for source in spec.task.data.sources.values() if isinstance(spec, JobSpec) else ():
-            for pattern in source.files:
-                if "://" not in pattern and not _any_match(pattern):
-                    errors.append(f"job {spec.name!r}: no file {pattern}; mend task.data")
-        for role, reference in spec.sources.items():
-            if source_kind(reference) == "directory" and not Path(reference).expanduser().is_dir():
-                errors.append(
-                    f"job {spec.name!r}: the directory {reference} does not exist; mend its {_place(spec, role)}"
-                )
-        return errors
+        found = missing_files(spec)
+        return [f"job {spec.name!r}: {missing.place}: {missing.what}; {missing.remedy}" for missing in found]
 
     def _capacity(self) -> Capacity | None:
         try:
@@ -140,11 +129,3 @@ class Submitter:
             log.warning("Ray does not answer, so the size of the cluster was not checked: %s", error)
             return None
         return capacity if capacity.nodes else None
-
-
-def _place(spec: AnySpec, role: str) -> str:
-    return "compare.jobs" if isinstance(spec, ComparisonSpec) else role
-
-
-def _any_match(pattern: str) -> bool:
-    return bool(glob.has_magic(pattern) and glob.glob(pattern, recursive=True)) or Path(pattern).exists()  # noqa: PTH207

@@ -7,6 +7,7 @@ from world import World, make_campaign, make_spec
 
 from configs import Campaign
 from service.errors import Refused
+from service.local_files import missing_files
 from service.submission import Submitter
 from service.wire import JobState
 
@@ -76,10 +77,20 @@ def test_an_embedded_server_looks_for_files_and_directories(world: World, tmp_pa
     embedded = Submitter(world.store, world.cluster, embedded=True, clock=world.clock)
     with pytest.raises(Refused) as caught:
         embedded.submit(make_campaign(make_spec("a", "/no/such/model")))
-    assert "no file /data/rows.csv" in str(caught.value)
-    assert "the directory /no/such/model does not exist" in str(caught.value)
+    assert "job 'a': task.data.train.files[0]: no file matches '/data/rows.csv'; mend the path" in str(caught.value)
+    assert "job 'a': model: there is no directory '/no/such/model'; name a directory" in str(caught.value)
     (tmp_path / "rows-1.csv").write_text("text,label\n")
+    (tmp_path / "config.json").write_text("{}")
     files = {"files": [f"{tmp_path}/rows-*.csv"]}
     task = {"name": "classification", "data": {"train": files, "eval": files}}
     embedded.submit(make_campaign(make_spec("a", str(tmp_path), task=task)))
     assert world.state("a") is JobState.QUEUED
+
+
+def test_a_vocabulary_and_a_folder_of_clips_that_are_not_there_are_named(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "train.tsv").write_text("path\tsentence\n")
+    source = {"files": [f"{tmp_path}/train.tsv"], "clips": f"{tmp_path}/clips"}
+    task = {"name": "ctc", "data": {"train": source}, "transcripts": {"vocabulary": f"{tmp_path}/vocab.json"}}
+    found = [missing.place for missing in missing_files(make_spec("a", str(tmp_path), task=task))]
+    assert found == ["task.data.train[0].clips", "task.transcripts.vocabulary"]
