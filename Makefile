@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup lint format test test-gpu demo bench clean
+.PHONY: setup lint format test chaos test-gpu demo bench clean
 
 setup: $(STAMP)
 
@@ -28,7 +28,11 @@ format: setup
 	$(BIN)/ruff check --fix .
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not chaos"
+
+# The rest of the tables: every method and task on every engine and number of ranks.
+chaos: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m chaos
 
 test-gpu: setup
 	$(BIN)/python -m pytest -m gpu -rs

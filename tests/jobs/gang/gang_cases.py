@@ -14,6 +14,8 @@ needs_fp16 = pytest.mark.skipif(
     not torch.ops.mkldnn._is_mkldnn_fp16_supported(), reason="this CPU has no fp16 arithmetic (avx512_fp16, amx_fp16)"
 )
 STRATEGIES = ("ddp", "zero0", "zero1", "zero2", "zero3")
+FEW = ("ddp", "zero2", "zero3")
+"""Every kind of shard once; the rest of a table runs with ``make chaos``."""
 NUM_STEPS = 8
 BATCH_SIZE = 12
 """Divisible by micro-batches of 2 on 1, 2 and 3 ranks."""
@@ -57,6 +59,15 @@ EXAMPLES: dict[str, Example] = {
         nothing={"name": "parp", "final_sparsity": 0.0, "update_every": 3},
     ),
 }
+
+
+def cell(*values: Any, always: bool) -> Any:
+    """One cell of a table of cases; left to ``make chaos`` unless it runs always."""
+    name = "-".join(map(str, values))
+    return pytest.param(*values, id=name, marks=() if always else pytest.mark.chaos)
+
+
+STRATEGY_CELLS = [cell(strategy, always=strategy in FEW) for strategy in STRATEGIES]
 
 ONE_SHOT = {
     "name": "gradual_magnitude",
