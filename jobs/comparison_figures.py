@@ -4,6 +4,7 @@ Colours of ``cividis``, and shapes, dashes or numbers besides colours. Up to 12 
 with 100 the labels still fit.
 """
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Sequence
@@ -132,11 +133,16 @@ def _heat_map(axes: plt.Axes, table: np.ndarray[Any, Any], low: float, high: flo
     return axes.imshow(np.ma.masked_invalid(table), aspect="auto", cmap="cividis", vmin=low, vmax=high)
 
 
+def _cell(value: float) -> str:
+    """Two digits; three, cut off, where two would make agreement whole."""
+    return f"{math.floor(value * 1000) / 1000:.3f}" if 0.99 <= value < 1.0 else f"{value:.2f}"
+
+
 def _write_values(axes: plt.Axes, table: np.ndarray[Any, Any], image: Any, size: int) -> None:
     for (row, column), value in np.ndenumerate(table):
         if np.isfinite(value):
             colour = "white" if image.norm(value) < 0.55 else "black"
-            axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=size)
+            axes.text(column, row, _cell(float(value)), ha="center", va="center", color=colour, fontsize=size)
 
 
 def _label(set_ticks: Any, names: Sequence[str], num: int, **look: Any) -> None:

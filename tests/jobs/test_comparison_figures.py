@@ -91,3 +91,9 @@ def test_points_of_one_sparsity_are_joined_by_their_mean(tmp_path: Path, drawn: 
 )
 def test_names_are_shortened_by_what_they_have_in_common(names: list[str], ends: tuple[str, str]) -> None:
     assert comparison_figures._common(names) == ends
+
+
+def test_a_cell_never_says_that_agreement_is_whole_when_it_is_not() -> None:
+    assert [comparison_figures._cell(value) for value in (0.34, 0.9976, 0.99999, 1.0)] == [
+        "0.34", "0.997", "0.999", "1.00",
+    ]  # fmt: skip
