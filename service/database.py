@@ -6,6 +6,7 @@ because two schedulers on one file would both dispatch. PostgreSQL: an advisory 
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -65,7 +66,11 @@ class Database:
     def close(self) -> None:
         """Give the database back."""
         if self._lock_connection is not None:
+            # PostgreSQL lets go of a closed connection's lock only when it notices the end: say it, for who opens next.
+            with suppress(SQLAlchemyError):
+                self._lock_connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _ADVISORY_LOCK})
             self._lock_connection.close()
+            self._lock_connection = None
         if hasattr(self, "engine"):
             self.engine.dispose()
         if self._lock_file is not None:

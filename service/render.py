@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from configs import AnySpec, Campaign, JobSpec
+from configs.methods import MethodSpec
 from service.recipe_files import Recipe
 from service.report import Report, Total
 from service.wire import JobDetail, JobState, JobView
@@ -170,12 +171,10 @@ def plan_table(campaign: Campaign) -> Table:
             compared = f"{len(job.sources)} jobs"
             table.add_row(job.name, "comparison", "", compared, "", "", "", _gang(job), "", Text(_after(job)))
             continue
-        target = getattr(job.method, "final_sparsity", None)
-        method = job.method.name if target is None else f"{job.method.name} {target:g}"
         cells = (
             job.name,
             job.task.name,
-            method,
+            _method(job.method),
             job.model.source,
             job.distillation.teacher if job.distillation else "",
             f"{job.train.num_steps} steps" if job.train.num_steps else f"{job.train.num_epochs:g} epochs",
@@ -186,6 +185,15 @@ def plan_table(campaign: Campaign) -> Table:
         )
         table.add_row(*(Text(cell) for cell in cells))
     return table
+
+
+def _method(method: MethodSpec) -> str:
+    """Name and sparsity: one number, or from where to where."""
+    target = getattr(method, "final_sparsity", None)
+    if target is None:
+        return str(method.name)
+    first = getattr(method, "initial_sparsity", None) or 0.0
+    return f"{method.name} {first:g} to {target:g}" if 0.0 < first < target else f"{method.name} {target:g}"
 
 
 def job_view(job: JobDetail, now: float | None = None) -> Group:

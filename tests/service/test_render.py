@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from world import make_spec
+from world import make_campaign, make_spec
 
 from configs import Progress
 from service import render
@@ -108,3 +108,17 @@ def test_an_ended_job_tells_what_mlflow_still_lacks(given: dict[str, Any], told:
     view = JobDetail(**job(**given).model_dump(), spec=make_spec("prune"))
     words = "MLflow does not have everything yet; the job's spool keeps it until MLflow answers"
     assert (words in text(render.job_view(view, now=1100.0))) is told
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ({"name": "dense"}, "dense "),
+        ({"name": "parp", "final_sparsity": 0.9}, "parp 0.9 "),
+        ({"name": "parp", "initial_sparsity": 0.6, "final_sparsity": 0.9}, "parp 0.6 to 0.9 "),
+        ({"name": "gradual_magnitude", "final_sparsity": 0.5}, "gradual_magnitude 0.5 "),
+        ({"name": "gradual_magnitude", "initial_sparsity": 0.5, "final_sparsity": 0.5}, "gradual_magnitude 0.5 "),
+    ],
+)
+def test_a_plan_says_from_which_sparsity_to_which(method: dict[str, Any], words: str) -> None:
+    assert words in text(render.plan_table(make_campaign(make_spec("a", method=method))))
