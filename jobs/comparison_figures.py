@@ -1,4 +1,4 @@
-"""Pictures of a comparison: masks against masks, metrics against sparsity, sparsity of each weight.
+"""Pictures of a comparison: masks against masks, metrics against sparsity and over two keys, sparsity of each weight.
 
 Colours of ``cividis``, and shapes, dashes or numbers besides colours. Up to 12 masks have their values in the cells;
 with 100 the labels still fit.
@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from configs.comparison import MOST_IN_A_TABLE, Comparison, Entry
+from configs.grids import Grid, grids
 
 _LONGEST_LABEL = 32
 _MARKERS = "osD^vP*X<>"
@@ -37,8 +38,10 @@ def draw(comparison: Comparison, directory: Path) -> list[Path]:
     for metric in comparison.metric_names:
         shown = [entry for entry in comparison.entries if metric in entry.metrics and entry.sparsity is not None]
         if shown:
-            path = directory / f"{re.sub(r'[^A-Za-z0-9]+', '_', metric)}_against_sparsity.png"
-            drawn.append(_curves(shown, metric, comparison.by, path))
+            name = re.sub(r"[^A-Za-z0-9]+", "_", metric)
+            drawn.append(_curves(shown, metric, comparison.by, directory / f"{name}_against_sparsity.png"))
+            if tables := grids(comparison, metric):
+                drawn.append(_grids(tables, metric, comparison.by[-2:], directory / f"{name}_matrix.png"))
     masked = [entry for entry in comparison.entries if entry.sparsity_by_weight]
     if masked:
         drawn.append(_weights(masked, directory / "sparsity_per_weight.png"))
@@ -108,6 +111,32 @@ def _curves(shown: Sequence[Entry], metric: str, by: Sequence[str], path: Path) 
     return _write(figure, path)
 
 
+def _grids(tables: Sequence[Grid], metric: str, by: Sequence[str], path: Path) -> Path:
+    """One heat map per table, two beside each other, in one scale of colours."""
+    across = min(2, len(tables))
+    down = -(-len(tables) // across)
+    size = max(max(len(grid.rows), len(grid.columns)) for grid in tables)
+    side = size * float(np.clip(8.0 / size, 0.15, 0.62)) + 1.6
+    figure, axes = plt.subplots(
+        down, across, figsize=(across * side + 1.6, down * side + 0.6), layout="constrained", squeeze=False
+    )
+    arrays = [np.array(grid.values, dtype=float) for grid in tables]
+    low, high = (float(pick([pick(array[np.isfinite(array)]) for array in arrays])) for pick in (np.min, np.max))
+    for place in axes.flat[len(tables) :]:
+        place.set_axis_off()
+    for place, grid, table_RC in zip(axes.flat, tables, arrays, strict=False):
+        image = _heat_map(place, table_RC, low, max(high, low + 1e-6))
+        _label(place.set_xticks, grid.columns, size, rotation=90)
+        _label(place.set_yticks, grid.rows, size)
+        place.set(xlabel=by[1], ylabel=by[0])
+        place.set_title(grid.title, fontsize=9, loc="left")
+        if grid.is_small:
+            _write_values(place, table_RC, image, 8)
+    figure.suptitle(f"{metric}, {by[0]} x {by[1]}", fontsize=10, x=0.01, ha="left")
+    figure.colorbar(image, ax=axes, label=metric, shrink=0.7)
+    return _write(figure, path)
+
+
 def _weights(masked: Sequence[Entry], path: Path) -> Path:
     names = list(dict.fromkeys(name for entry in masked for name in entry.sparsity_by_weight))
     table_WN = np.array([[entry.sparsity_by_weight.get(name, np.nan) for entry in masked] for name in names])
@@ -146,7 +175,7 @@ def _write_values(axes: plt.Axes, table: np.ndarray[Any, Any], image: Any, size:
 
 
 def _label(set_ticks: Any, names: Sequence[str], num: int, **look: Any) -> None:
-    set_ticks(range(num), [_short(name) for name in names], fontsize=9 if num <= MOST_IN_A_TABLE else 7, **look)
+    set_ticks(range(len(names)), [_short(name) for name in names], fontsize=9 if num <= MOST_IN_A_TABLE else 7, **look)
 
 
 def _short(name: str) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from configs.comparison import MOST_IN_A_TABLE, Comparison, Matrix
+from configs.grids import Grid, grids
 
 _IOU = (
     ("IOU of the kept positions", "iou_kept", "random_iou_kept"),
@@ -17,7 +18,7 @@ def report(comparison: Comparison, title: str, figures: Sequence[str] = ()) -> s
     Args:
         figures: Paths of the pictures, relative to the page.
     """
-    parts = [f"# {title}", _metrics(comparison)]
+    parts = [f"# {title}", _metrics(comparison), _grids(comparison)]
     if comparison.masked:
         parts.append(_agreement(comparison))
     parts.append(_layers(comparison))
@@ -36,6 +37,21 @@ def _metrics(comparison: Comparison) -> str:
     ]
     head = ["job", " / ".join(comparison.by), "sparsity", *names]
     return "## Metrics against sparsity\n\nSparsity: share removed of the masked weights.\n\n" + _table(head, rows)
+
+
+def _grids(comparison: Comparison) -> str:
+    found = [(metric, grid) for metric in comparison.metric_names for grid in grids(comparison, metric)]
+    rows, columns = comparison.by[-2:] if found else ("", "")
+    return "\n\n".join(
+        f"### {metric}, {rows} x {columns}: {grid.title}\n\n{_grid_table(grid, f'{rows} / {columns}')}"
+        for metric, grid in found
+        if grid.is_small
+    )
+
+
+def _grid_table(grid: Grid, corner: str) -> str:
+    rows = [[name, *map(_number, values)] for name, values in zip(grid.rows, grid.values, strict=True)]
+    return _table([corner, *grid.columns], rows)
 
 
 def _agreement(comparison: Comparison) -> str:

@@ -5,14 +5,15 @@ from rich.table import Table
 from rich.text import Text
 
 from configs.comparison import MOST_IN_A_TABLE, Comparison, Matrix
+from configs.grids import grids
 from service.render import number
 
 _NO_PAIR = "–"
 
 
 def page(comparison: Comparison, title: str | None = None) -> Group:
-    """Metrics against sparsity, both IOU matrices, what was left out."""
-    parts: list[RenderableType] = [_metrics(comparison, title)]
+    """Metrics against sparsity and over two keys, both IOU matrices, what was left out."""
+    parts: list[RenderableType] = [_metrics(comparison, title), *_grids(comparison)]
     if len(comparison.masked) > MOST_IN_A_TABLE:
         what = f"{len(comparison.masked)} masks make too wide a matrix: --out DIR draws it, --json prints it"
         parts += [Text(""), Text(what)]
@@ -34,6 +35,20 @@ def _metrics(comparison: Comparison, title: str | None) -> Table:
         table.add_row(*(Text(cell) for cell in cells), *(Text(number(entry.metrics.get(name))) for name in names))
     table.title, table.title_justify = title, "left"
     return table
+
+
+def _grids(comparison: Comparison) -> list[RenderableType]:
+    parts: list[RenderableType] = []
+    for metric in comparison.metric_names:
+        for grid in grids(comparison, metric):
+            if not grid.is_small:
+                continue
+            rows, columns = comparison.by[-2:]
+            table = _table(f"{rows} / {columns}".upper(), *grid.columns)
+            for name, values in zip(grid.rows, grid.values, strict=True):
+                table.add_row(Text(name), *(Text(_cell(value)) for value in values))
+            parts += [Text(""), Text(f"{metric}: {grid.title}", style="bold"), table]
+    return parts
 
 
 def _matrix(what: str, names: tuple[str, ...], measured: Matrix, random: Matrix) -> list[RenderableType]:

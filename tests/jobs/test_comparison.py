@@ -198,3 +198,11 @@ def test_the_page_of_many_masks_leaves_the_matrix_to_the_pictures() -> None:
     text = report(compare([candidate(f"x{i}", "x") for i in range(13)]), "Title")
     assert "13 masks: the matrices are in `comparison.json` and in the pictures" in text
     assert "IOU of the kept positions" not in text
+
+
+def test_the_page_has_a_table_over_two_keys() -> None:
+    rates = {("es", "es"): 0.1, ("es", "tr"): 0.2, ("tr", "es"): 0.3, ("tr", "tr"): 0.4}
+    jobs = [candidate(f"{a}-{b}", "x", labels={"from": a, "to": b}, per=rate) for (a, b), rate in rates.items()]
+    page = report(compare(jobs, ["from", "to"]), "Transfer")
+    assert "### eval/per, from x to: sparsity 0.50" in page  # x removes 3 of 6
+    assert "| from / to | es | tr |\n| --- | --- | --- |\n| es | 0.1000 | 0.2000 |\n| tr | 0.3000 | 0.4000 |" in page

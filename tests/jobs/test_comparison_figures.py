@@ -97,3 +97,29 @@ def test_a_cell_never_says_that_agreement_is_whole_when_it_is_not() -> None:
     assert [comparison_figures._cell(value) for value in (0.34, 0.9976, 0.99999, 1.0)] == [
         "0.34", "0.997", "0.999", "1.00",
     ]  # fmt: skip
+
+
+def test_two_keys_are_drawn_as_a_matrix_per_value_of_the_others_in_one_scale(
+    tmp_path: Path, drawn: dict[str, Any]
+) -> None:
+    jobs = [
+        candidate(f"{m}-{a}-{b}", "x", method=m, labels={"source": a, "target": b}, wer=wer)
+        for m, a, b, wer in [
+            ("fixed", "es", "es", 0.25), ("fixed", "es", "tr", 0.5), ("fixed", "tr", "es", 0.75),
+            ("parp", "es", "es", 0.125), ("parp", "es", "tr", 1.0), ("parp", "tr", "es", 0.5),
+            ("parp", "tr", "tr", 0.5),
+        ]
+    ]  # fmt: skip
+    paths = draw(compare(jobs, ["method", "source", "target"]), tmp_path)
+    assert tmp_path / "eval_wer_matrix.png" in paths
+    first, second, _ = drawn["eval_wer_matrix.png"].axes  # and the scale
+    assert [text.get_text() for text in first.texts] == ["0.25", "0.50", "0.75"]  # nothing for tr -> tr
+    assert [text.get_text() for text in second.texts] == ["0.12", "1.00", "0.50", "0.50"]
+    assert first.images[0].get_clim() == second.images[0].get_clim() == (0.125, 1.0)
+    assert [label.get_text() for label in first.get_yticklabels()] == ["es", "tr"]
+    assert (first.get_ylabel(), first.get_xlabel()) == ("source", "target")
+
+
+def test_one_key_has_no_matrix(tmp_path: Path, drawn: dict[str, Any]) -> None:
+    draw(compare([candidate("a", "x", wer=0.4), candidate("b", "y", wer=0.6)]), tmp_path)
+    assert "eval_wer_matrix.png" not in drawn

@@ -272,3 +272,16 @@ def test_the_head_says_the_range_of_chance() -> None:
     )
     assert "masks drawn at random: 0.10 to 0.30)" in page
     assert "1 [a]" in page and "left out: why" in page
+
+
+def test_two_keys_are_shown_as_a_table() -> None:
+    places = [("es", "es"), ("es", "tr"), ("tr", "es"), ("tr", "tr")]
+    entries = tuple(
+        Entry(name=f"{a}-{b}", source="x", group=(a, b), sparsity=0.5, metrics={"eval/per": 0.1 + i / 10})
+        for i, (a, b) in enumerate(places)
+    )
+    page = shown(comparison_view.page(Comparison(by=("source", "target"), entries=entries)))
+    assert "eval/per: sparsity 0.50" in page
+    lines = [line.split() for line in page.splitlines()]
+    assert ["SOURCE", "/", "TARGET", "es", "tr"] in lines
+    assert ["es", "0.1000", "0.2000"] in lines and ["tr", "0.3000", "0.4000"] in lines
