@@ -25,6 +25,7 @@ from jobs.prunable import prunable_parameters
 from jobs.ranks import Ranks
 from jobs.shards import shard_view
 from jobs.tasks import Task
+from jobs.tasks.base import to_device
 
 log = logging.getLogger(__name__)
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -72,7 +73,8 @@ def build_engine(
         predicted_only=distillation is not None and distillation.tokens == "predicted",
         chunk_rows=distillation.chunk_rows if distillation else 512,
     )
-    engine = Engine(task.build_objective(student, teacher, mixture, uses_autocast(spec)), spec, ranks)
+    sample = to_device(data.train.at(0)[0], ranks.device) if spec.engine.zero_stage is None else None
+    engine = Engine(task.build_objective(student, teacher, mixture, uses_autocast(spec)), spec, ranks, sample)
     seed_all(spec.train.seed + ranks.rank)
     weights = None
     if prunable:

@@ -5,6 +5,7 @@ runs under autocast, and fp16 is refused.
 """
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from importlib import resources
@@ -14,7 +15,7 @@ from typing import Any
 import deepspeed.ops
 import torch
 from accelerate import Accelerator, DeepSpeedPlugin
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from deepspeed.runtime.zero.partition_parameters import register_external_parameter
 from deepspeed.utils import safe_get_full_fp32_param
 from torch import nn
@@ -22,6 +23,9 @@ from torch import nn
 from configs.spec import JobSpec
 from jobs.objective import Batch, Objective
 from jobs.ranks import Ranks
+from jobs.reach import weights_out_of_reach
+
+log = logging.getLogger(__name__)
 
 # DeepSpeed would compile a C++ operator for small collectives of CPU inference, which training never calls. Besides
 # the half minute and the compiler it asks for, a rank killed meanwhile leaves torch's lock file behind, and every later
@@ -92,9 +96,11 @@ class Engine:
         objective: Student plus loss, on the CPU or the rank's device.
         spec: The job.
         ranks: The gang; its process group exists.
+        sample: A micro-batch of training on the rank's device, by which DDP is told whether every weight has a part in
+            the loss. Under DeepSpeed it is of no effect: ZeRO does not mind.
     """
 
-    def __init__(self, objective: Objective, spec: JobSpec, ranks: Ranks) -> None:
+    def __init__(self, objective: Objective, spec: JobSpec, ranks: Ranks, sample: Batch | None = None) -> None:
         self.objective = objective
         self.ranks = ranks
         self.max_grad_norm = spec.train.max_grad_norm
@@ -106,17 +112,21 @@ class Engine:
             for name, parameter in objective.student.named_parameters()
             if not parameter.requires_grad and ranks.is_main
         }
+        objective.to(ranks.device)
         plugin = None
+        handlers: list[Any] = [InitProcessGroupKwargs(backend="nccl" if ranks.device.type == "cuda" else "gloo")]
         if self.is_deepspeed:
             plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_config(spec))
+        elif sample is not None and (idle := weights_out_of_reach(objective, sample)):
+            handlers.append(DistributedDataParallelKwargs(find_unused_parameters=True))
+            log.info("%d weights have no part in the loss and stay as they are: %s", len(idle), ", ".join(idle[:5]))
         self.accelerator = Accelerator(
             cpu=ranks.device.type == "cpu" and not self.is_deepspeed,
             mixed_precision="no" if spec.engine.precision == "fp32" or uses_autocast(spec) else spec.engine.precision,
             gradient_accumulation_steps=spec.accumulation_steps,
             deepspeed_plugin=plugin,
-            kwargs_handlers=[InitProcessGroupKwargs(backend="nccl" if ranks.device.type == "cuda" else "gloo")],
+            kwargs_handlers=handlers,
         )
-        objective.to(ranks.device)
         self.model, self.optimizer = self.accelerator.prepare(objective, self.torch_optimizer)
         if self.is_deepspeed and spec.engine.zero_stage == 3:
             self._keep_head_gathered()
