@@ -18,13 +18,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from configs.comparison import MOST_IN_A_TABLE, Comparison, Entry
-from configs.grids import Grid, grids
+from configs.grids import DECIMALS, Grid, grids
 
 _LONGEST_LABEL = 32
 _MARKERS = "osD^vP*X<>"
 _DASHES = ("-", "--", "-.", ":")
-_SAME = 3
-"""Decimals to which two sparsities are one point of a mean."""
+_MOST_GRIDS = 24
+"""So many matrices of a metric are drawn."""
 
 
 def draw(comparison: Comparison, directory: Path) -> list[Path]:
@@ -97,7 +97,7 @@ def _curves(shown: Sequence[Entry], metric: str, by: Sequence[str], path: Path) 
             continue
         means: dict[float, list[float]] = defaultdict(list)
         for x, y in points:
-            means[round(x, _SAME)].append(y)
+            means[round(x, DECIMALS)].append(y)
         line = sorted((x, float(np.mean(ys))) for x, ys in means.items())
         axes.plot(*zip(*line, strict=True), color=colour, linestyle=dash, linewidth=1.5)
         look = {"color": colour, "marker": marker, "mec": "black", "mew": 0.6, "ms": 7}
@@ -113,6 +113,7 @@ def _curves(shown: Sequence[Entry], metric: str, by: Sequence[str], path: Path) 
 
 def _grids(tables: Sequence[Grid], metric: str, by: Sequence[str], path: Path) -> Path:
     """One heat map per table, two beside each other, in one scale of colours."""
+    num, tables = len(tables), tables[:_MOST_GRIDS]
     across = min(2, len(tables))
     down = -(-len(tables) // across)
     size = max(max(len(grid.rows), len(grid.columns)) for grid in tables)
@@ -121,7 +122,8 @@ def _grids(tables: Sequence[Grid], metric: str, by: Sequence[str], path: Path) -
         down, across, figsize=(across * side + 1.6, down * side + 0.6), layout="constrained", squeeze=False
     )
     arrays = [np.array(grid.values, dtype=float) for grid in tables]
-    low, high = (float(pick([pick(array[np.isfinite(array)]) for array in arrays])) for pick in (np.min, np.max))
+    values = np.concatenate([array[np.isfinite(array)] for array in arrays])
+    low, high = float(values.min()), float(values.max())
     for place in axes.flat[len(tables) :]:
         place.set_axis_off()
     for place, grid, table_RC in zip(axes.flat, tables, arrays, strict=False):
@@ -132,7 +134,8 @@ def _grids(tables: Sequence[Grid], metric: str, by: Sequence[str], path: Path) -
         place.set_title(grid.title, fontsize=9, loc="left")
         if grid.is_small:
             _write_values(place, table_RC, image, 8)
-    figure.suptitle(f"{metric}, {by[0]} x {by[1]}", fontsize=10, x=0.01, ha="left")
+    more = f" (the first {len(tables)} of {num})" if num > len(tables) else ""
+    figure.suptitle(f"{metric}, {by[0]} x {by[1]}{more}", fontsize=10, x=0.01, ha="left")
     figure.colorbar(image, ax=axes, label=metric, shrink=0.7)
     return _write(figure, path)
 

@@ -42,11 +42,14 @@ def _metrics(comparison: Comparison) -> str:
 def _grids(comparison: Comparison) -> str:
     found = [(metric, grid) for metric in comparison.metric_names for grid in grids(comparison, metric)]
     rows, columns = comparison.by[-2:] if found else ("", "")
-    return "\n\n".join(
+    parts = [
         f"### {metric}, {rows} x {columns}: {grid.title}\n\n{_grid_table(grid, f'{rows} / {columns}')}"
         for metric, grid in found
         if grid.is_small
-    )
+    ]
+    if wide := sum(not grid.is_small for _, grid in found):
+        parts.append(f"{wide} matrices {rows} x {columns} are too wide for a page: see the pictures.")
+    return "\n\n".join(parts)
 
 
 def _grid_table(grid: Grid, corner: str) -> str:

@@ -96,8 +96,8 @@ class Engine:
         objective: Student plus loss, on the CPU or the rank's device.
         spec: The job.
         ranks: The gang; its process group exists.
-        sample: A micro-batch of training on the rank's device, by which DDP is told whether every weight has a part in
-            the loss. Under DeepSpeed it is of no effect: ZeRO does not mind.
+        sample: For DDP a micro-batch of training on the rank's device, by which it is told whether every weight has a
+            part in the loss (one forward pass). Not used by DeepSpeed: ZeRO takes gradients that are missing for 0.
     """
 
     def __init__(self, objective: Objective, spec: JobSpec, ranks: Ranks, sample: Batch | None = None) -> None:
@@ -117,9 +117,11 @@ class Engine:
         handlers: list[Any] = [InitProcessGroupKwargs(backend="nccl" if ranks.device.type == "cuda" else "gloo")]
         if self.is_deepspeed:
             plugin = DeepSpeedPlugin(hf_ds_config=deepspeed_config(spec))
-        elif sample is not None and (idle := weights_out_of_reach(objective, sample)):
-            handlers.append(DistributedDataParallelKwargs(find_unused_parameters=True))
-            log.info("%d weights have no part in the loss and stay as they are: %s", len(idle), ", ".join(idle[:5]))
+        elif sample is not None:
+            idle = weights_out_of_reach(objective, sample)
+            if any(ranks.gather(bool(idle))):  # all or none: looking is a collective
+                handlers.append(DistributedDataParallelKwargs(find_unused_parameters=True))
+                log.info("%d weights have no part in the loss: %s", len(idle), ", ".join(idle[:5]))
         self.accelerator = Accelerator(
             cpu=ranks.device.type == "cpu" and not self.is_deepspeed,
             mixed_precision="no" if spec.engine.precision == "fp32" or uses_autocast(spec) else spec.engine.precision,

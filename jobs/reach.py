@@ -11,16 +11,18 @@ def weights_out_of_reach(objective: Objective, batch: Batch) -> list[str]:
     """Return the names of trained weights of the student that the loss of this batch does not depend on: XLNet's
     ``mask_emb`` in a classifier, for one.
 
-    One forward pass in training mode, no backward: what counts is the graph, not its values.
+    One forward pass in training mode, no backward: what counts is the graph, not its values. Draws random numbers.
 
     Args:
-        objective: Not wrapped by an engine yet; on the batch's device.
+        objective: Not wrapped by an engine yet; on the batch's device. Left as it was.
         batch: A micro-batch of training.
     """
-    was_training = objective.training
+    was_training, buffers = objective.training, [(buffer, buffer.clone()) for buffer in objective.buffers()]
     objective.train()
     loss, _, _ = objective(batch, 1.0, 1.0)
     objective.train(was_training)
+    for buffer, before in buffers:  # statistics of a BatchNorm
+        buffer.copy_(before)
     reached = _leaves(loss)
     return [
         name

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -213,20 +214,28 @@ def _by_hand(arguments: list[str]) -> int:
     return 0
 
 
-def launch_by_hand(spec: AnySpec, out: Path) -> Launch:
+def source_by_hand(role: str, reference: str) -> ResolvedSource:
+    """Say where a source is without a server: a directory, or the hub.
+
+    Raises:
+        ConfigError: Only a server can resolve it.
+    """
+    kind = source_kind(reference)
+    if kind not in {"directory", "hub"}:
+        raise ConfigError(f"{role}: {reference} needs a server", remedy="by hand, give a directory or a hub id")
+    return ResolvedSource(reference=reference, kind="directory" if kind == "directory" else "hub", location=reference)
+
+
+def launch_by_hand(spec: AnySpec, out: Path, resolve: Callable[[str, str], ResolvedSource] = source_by_hand) -> Launch:
     """Say where a job without a server finds its sources and leaves its files.
+
+    Args:
+        resolve: Takes role and reference of a source.
 
     Raises:
         ConfigError: A source that only a server can resolve.
     """
-    sources = {}
-    for role, reference in spec.sources.items():
-        kind = source_kind(reference)
-        if kind not in {"directory", "hub"}:
-            raise ConfigError(f"{role}: {reference} needs a server", remedy="by hand, give a directory or a hub id")
-        sources[role] = ResolvedSource(
-            reference=reference, kind="directory" if kind == "directory" else "hub", location=reference
-        )
+    sources = {role: resolve(role, reference) for role, reference in spec.sources.items()}
     return Launch(
         prunus_version=__version__,
         job_id=spec.name,

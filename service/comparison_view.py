@@ -41,9 +41,10 @@ def _grids(comparison: Comparison) -> list[RenderableType]:
     parts: list[RenderableType] = []
     for metric in comparison.metric_names:
         for grid in grids(comparison, metric):
-            if not grid.is_small:
-                continue
             rows, columns = comparison.by[-2:]
+            if not grid.is_small:
+                parts += [Text(""), Text(f"{metric}: {grid.title}: {rows} x {columns} is too wide: --out DIR draws it")]
+                continue
             table = _table(f"{rows} / {columns}".upper(), *grid.columns)
             for name, values in zip(grid.rows, grid.values, strict=True):
                 table.add_row(Text(name), *(Text(_cell(value)) for value in values))
@@ -71,5 +72,5 @@ def _cell(value: float | None) -> str:
 def _table(*headers: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for header in headers:
-        table.add_column(header, no_wrap=header in {"JOB", "MASK"}, overflow="fold")
+        table.add_column(Text(header), no_wrap=header in {"JOB", "MASK"}, overflow="fold")
     return table

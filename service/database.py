@@ -66,7 +66,7 @@ class Database:
     def close(self) -> None:
         """Give the database back."""
         if self._lock_connection is not None:
-            # PostgreSQL lets go of a closed connection's lock only when it notices the end: say it, for who opens next.
+            # PostgreSQL frees the lock of a closed connection when it notices, and the next server may open at once.
             with suppress(SQLAlchemyError):
                 self._lock_connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _ADVISORY_LOCK})
             self._lock_connection.close()
@@ -102,6 +102,8 @@ class Database:
         self._lock_connection = self.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         owned = self._lock_connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _ADVISORY_LOCK})
         if not owned:
+            self._lock_connection.close()
+            self._lock_connection = None
             raise StoreLocked(f"another prunus server owns {self.name}; stop it first")
 
     def _upgrade(self) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from configs import AnySpec, Campaign, JobSpec
-from configs.methods import MethodSpec
+from configs.methods import MethodSpec, Parp
 from service.recipe_files import Recipe
 from service.report import Report, Total
 from service.wire import JobDetail, JobState, JobView
@@ -192,8 +192,8 @@ def _method(method: MethodSpec) -> str:
     target = getattr(method, "final_sparsity", None)
     if target is None:
         return str(method.name)
-    first = getattr(method, "initial_sparsity", None) or 0.0
-    return f"{method.name} {first:g} to {target:g}" if 0.0 < first < target else f"{method.name} {target:g}"
+    first = method.first_sparsity if isinstance(method, Parp) else getattr(method, "initial_sparsity", 0.0) or target
+    return f"{method.name} {first:g} to {target:g}" if first < target else f"{method.name} {target:g}"
 
 
 def job_view(job: JobDetail, now: float | None = None) -> Group:

@@ -24,7 +24,7 @@ def speakers_of(recordings: Path) -> dict[str, list[tuple[Path, str]]]:
     found: dict[str, list[tuple[int, int, Path]]] = defaultdict(list)
     for file in recordings.iterdir() if recordings.is_dir() else ():
         if match := _NAME.fullmatch(file.name):
-            found[match[2]].append((int(match[1]), int(match[3]), file.resolve()))
+            found[match[2]].append((int(match[1]), int(match[3]), file.absolute()))
     if not found:
         raise ValueError(f"{recordings} holds no file called DIGIT_SPEAKER_INDEX.wav; give the directory of recordings")
     return {

@@ -23,19 +23,25 @@ FULL = (
 
 
 def test_the_last_two_keys_are_rows_and_columns_and_the_others_a_table_each() -> None:
-    adjusted = (entry("PARP", "es", "es", 0.5, 0.7), entry("PARP", "tr", "tr", 0.6, 0.7))
+    adjusted = (
+        entry("PARP", "tr", "es", 0.7, 0.7),
+        entry("PARP", "es", "es", 0.5, 0.7),
+        entry("PARP", "tr", "tr", 0.6, 0.7),
+    )
     assert grids(comparison(*FULL, *adjusted), "eval/per") == [
-        Grid(("fixed", "0.50"), ("es", "tr"), ("es", "tr"), ((0.1, 0.2), (0.3, 0.4))),
-        Grid(("PARP", "0.70"), ("es", "tr"), ("es", "tr"), ((0.5, None), (None, 0.6))),
+        Grid(("fixed", "0.5"), ("es", "tr"), ("es", "tr"), ((0.1, 0.2), (0.3, 0.4))),
+        Grid(("PARP", "0.7"), ("es", "tr"), ("es", "tr"), ((0.5, None), (0.7, 0.6))),
     ]
 
 
-def test_each_sparsity_has_its_table_though_shares_differ_in_the_last_digits() -> None:
-    near = [one.model_copy(update={"sparsity": 0.5 + 1e-4 * i}) for i, one in enumerate(FULL)]
+def test_each_sparsity_has_its_table_though_shares_differ_in_the_fourth_digit() -> None:
+    near = [one.model_copy(update={"sparsity": 0.4998 + 1e-4 * i}) for i, one in enumerate(FULL)]
     (found,) = grids(comparison(*near), "eval/per")
-    assert found.title == "fixed / sparsity 0.50"
+    assert found.title == "fixed / sparsity 0.5"
+    close = [one.model_copy(update={"sparsity": 0.504}) for one in FULL]
+    assert [grid.panel[1] for grid in grids(comparison(*FULL, *close), "eval/per")] == ["0.5", "0.504"]
     two = [one.model_copy(update={"sparsity": 0.9}) for one in FULL]
-    assert [grid.panel for grid in grids(comparison(*FULL, *two), "eval/per")] == [("fixed", "0.50"), ("fixed", "0.90")]
+    assert [grid.panel for grid in grids(comparison(*FULL, *two), "eval/per")] == [("fixed", "0.5"), ("fixed", "0.9")]
 
 
 def test_several_jobs_of_one_cell_are_their_mean() -> None:
@@ -47,8 +53,8 @@ def test_a_line_a_single_key_or_a_table_of_holes_is_no_grid() -> None:
     assert grids(comparison(*FULL[:2]), "eval/per") == []
     one_key = [one.model_copy(update={"group": ("fixed",)}) for one in FULL]
     assert grids(comparison(*one_key, by=("method",)), "eval/per") == []
-    diagonal = [entry("dense", name, name, 0.1, 0.0) for name in ("es", "fr", "tr")]
-    assert grids(comparison(*diagonal), "eval/per") == []  # 3 of 9
+    diagonal = [entry("dense", name, name, 0.1, 0.0) for name in ("es", "tr")]
+    assert grids(comparison(*diagonal), "eval/per") == []  # 2 of 4
 
 
 def test_jobs_without_the_metric_or_a_known_sparsity_are_left_out() -> None:
@@ -62,3 +68,12 @@ def test_a_table_of_thirteen_is_for_pictures() -> None:
     wide = [entry("fixed", str(i), str(j), 0.1) for i in range(13) for j in range(2)]
     assert [grid.is_small for grid in grids(comparison(*wide), "eval/per")] == [False]
     assert [grid.is_small for grid in grids(comparison(*FULL), "eval/per")] == [True]
+
+
+def test_a_cell_that_is_missing_moves_no_row_and_no_column() -> None:
+    names = ("es", "fr", "tr")
+    cells = [entry("fixed", a, b, 0.1) for a in names for b in names]
+    holed = [entry("PARP", a, b, 0.1) for a in names for b in names if (a, b) != ("es", "es")]
+    first, second = grids(comparison(*holed, *cells), "eval/per")
+    assert first.rows == first.columns == second.rows == second.columns == names
+    assert first.values[0][0] is None

@@ -204,5 +204,5 @@ def test_the_page_has_a_table_over_two_keys() -> None:
     rates = {("es", "es"): 0.1, ("es", "tr"): 0.2, ("tr", "es"): 0.3, ("tr", "tr"): 0.4}
     jobs = [candidate(f"{a}-{b}", "x", labels={"from": a, "to": b}, per=rate) for (a, b), rate in rates.items()]
     page = report(compare(jobs, ["from", "to"]), "Transfer")
-    assert "### eval/per, from x to: sparsity 0.50" in page  # x removes 3 of 6
+    assert "### eval/per, from x to: sparsity 0.5" in page  # x removes 3 of 6
     assert "| from / to | es | tr |\n| --- | --- | --- |\n| es | 0.1000 | 0.2000 |\n| tr | 0.3000 | 0.4000 |" in page

@@ -281,7 +281,27 @@ def test_two_keys_are_shown_as_a_table() -> None:
         for i, (a, b) in enumerate(places)
     )
     page = shown(comparison_view.page(Comparison(by=("source", "target"), entries=entries)))
-    assert "eval/per: sparsity 0.50" in page
+    assert "eval/per: sparsity 0.5" in page
     lines = [line.split() for line in page.splitlines()]
     assert ["SOURCE", "/", "TARGET", "es", "tr"] in lines
     assert ["es", "0.1000", "0.2000"] in lines and ["tr", "0.3000", "0.4000"] in lines
+
+
+def test_a_label_in_brackets_is_no_markup() -> None:
+    entries = tuple(
+        Entry(name=f"{a}{b}", source="x", group=(a, b), sparsity=0.5, metrics={"eval/per": 0.5})
+        for a in ("[es]", "[/x]")
+        for b in ("[fr]", "[/b]")
+    )
+    page = shown(comparison_view.page(Comparison(by=("[source]", "target"), entries=entries)))
+    assert all(label in page for label in ("[fr]", "[/b]", "[es]", "[/x]", "[SOURCE]"))
+
+
+def test_a_wide_matrix_says_where_it_is() -> None:
+    entries = tuple(
+        Entry(name=f"{a}-{b}", source="x", group=(str(a), str(b)), sparsity=0.5, metrics={"eval/per": 0.5})
+        for a in range(13)
+        for b in range(13)
+    )
+    page = shown(comparison_view.page(Comparison(by=("source", "target"), entries=entries)))
+    assert "eval/per: sparsity 0.5: source x target is too wide: --out DIR draws it" in page

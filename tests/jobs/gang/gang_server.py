@@ -60,7 +60,7 @@ def state_of(run: Training) -> dict[str, Tensors]:
         sharded = hasattr(parameter, "ds_id") or flat
         master = safe_get_full_fp32_param(parameter) if sharded else parameter.data
         found["master"][name] = master.detach().cpu().clone()
-        learns = sharded or run.engine.torch_optimizer.state[parameter]  # not what has no part in the loss
+        learns = not name.endswith("mask_emb")  # XLNet's has no part in the loss
         for key in MOMENTS if learns and not flat else ():
             whole = (
                 safe_get_full_optimizer_state(parameter, key)
