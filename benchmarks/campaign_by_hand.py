@@ -17,6 +17,7 @@ import time
 import traceback
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -78,7 +79,10 @@ def report(specs: list[AnySpec], out: Path) -> int:
             missing = _missing(spec, out)
             print(f"{spec.name}: " + (f"needs {', '.join(missing)}" if missing else f"failed: {out / spec.name}/*.log"))
             continue
-        record = json.loads((JobDirectory(out / spec.name).artifacts / JOB_RECORD).read_text(encoding="utf-8"))
+        record = _record(out, spec.name)
+        if record is None:
+            print(f"{spec.name}: {JobDirectory(out / spec.name).artifacts}/README.md")
+            continue
         metrics = {name: value for name, value in record["metrics"].items() if name.startswith("eval/")}
         print(f"{spec.name}: " + ", ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k.count("/") == 1))
     print(f"{len(specs) - failed} of {len(specs)} jobs have left their artifact")
@@ -89,10 +93,17 @@ def _artifact(out: Path, name: str) -> Path:
     return JobDirectory(out / name).artifacts / MANIFEST
 
 
+def _record(out: Path, name: str) -> dict[str, Any] | None:
+    """What a job says of itself; None for a comparison."""
+    place = JobDirectory(out / name).artifacts / JOB_RECORD
+    record: dict[str, Any] | None = json.loads(place.read_text(encoding="utf-8")) if place.is_file() else None
+    return record
+
+
 def _is_made(spec: AnySpec, out: Path) -> bool:
-    if not _artifact(out, spec.name).is_file():
+    record = _record(out, spec.name) if _artifact(out, spec.name).is_file() else None
+    if record is None:
         return False
-    record = json.loads((JobDirectory(out / spec.name).artifacts / JOB_RECORD).read_text(encoding="utf-8"))
     if record["spec"] != spec.model_dump(mode="json", by_alias=True):
         raise ConfigError(f"{out / spec.name} was made by another spec", remedy="give another OUT, or delete it")
     return True
