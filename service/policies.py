@@ -20,6 +20,8 @@ STOPPING_LEASE_S = 5.0
 STOP_AGAIN_S = 15.0
 """Pause between two requests to stop the same attempt."""
 
+_MOST_NAMED = 3
+"""So many jobs are named that another waits for: a comparison may wait for hundreds."""
 RETRY_BUDGETS: Mapping[StopReason, int] = dict.fromkeys(StopReason, 0)
 """How many attempts that ended so may be followed by another one, per job. All 0 for now: every end is final."""
 
@@ -55,9 +57,9 @@ def unblock(parents: Sequence[Parent]) -> Unblock:
     waiting = [f"{parent.name} ({parent.state})" for parent in parents if parent.state is not JobState.SUCCEEDED]
     done = len(parents) - len(waiting)
     if waiting:
-        return Unblock(
-            "wait", f"{done} of {len(parents)} jobs before it have succeeded; waits for {', '.join(waiting)}"
-        )
+        more = f" and {len(waiting) - _MOST_NAMED} more" if len(waiting) > _MOST_NAMED else ""
+        names = ", ".join(waiting[:_MOST_NAMED])
+        return Unblock("wait", f"{done} of {len(parents)} jobs before it have succeeded; waits for {names}{more}")
     return Unblock("queue", f"all {done} jobs before it have succeeded" if done else "nothing comes before it")
 
 

@@ -17,6 +17,11 @@ from service.wire import JobState as S
         ([], "queue", "nothing comes before"),
         ([("a", S.SUCCEEDED), ("b", S.SUCCEEDED)], "queue", "all 2 jobs"),
         ([("a", S.SUCCEEDED), ("b", S.RUNNING)], "wait", "1 of 2 jobs before it have succeeded; waits for b (RUNNING)"),
+        (
+            [("a", S.SUCCEEDED), ("b", S.RUNNING), ("c", S.QUEUED), ("d", S.QUEUED), ("e", S.BLOCKED)],
+            "wait",
+            "1 of 5 jobs before it have succeeded; waits for b (RUNNING), c (QUEUED), d (QUEUED) and 1 more",
+        ),
         ([("a", S.BLOCKED)], "wait", "0 of 1"),
         ([("a", S.CANCELLING)], "wait", "a (CANCELLING)"),
         ([("a", S.RUNNING), ("b", S.FAILED)], "skip", "b came first and ended FAILED"),
