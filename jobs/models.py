@@ -170,11 +170,10 @@ def load_speech_input(origin: Origin) -> SpeechInput:
             f"{origin.reference} is a {type(config).__name__}; speech tasks take models of the wav2vec 2.0 family "
             "(wav2vec2, XLS-R, HuBERT, WavLM)"
         )
-    if getattr(config, "position_embeddings_type", None) in {"relative", "rotary"}:
+    if "conformer" in config.model_type:
         raise ModelError(
-            f"{origin.reference} is a {type(config).__name__} with {config.position_embeddings_type} positions, whose "
-            "convolution for positions would never be used, and engines wait for its gradients; use wav2vec2, XLS-R, "
-            "HuBERT or WavLM"
+            f"{origin.reference} is a {type(config).__name__}, whose batch normalisation makes the result depend on "
+            "how a batch is cut into ranks and micro-batches; use wav2vec2, XLS-R, HuBERT or WavLM"
         )
     tokens: tuple[str, ...] = ()
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # a pre-trained model has no units yet

@@ -318,8 +318,9 @@ class TestLoading:
             load_model(AutoModelForSequenceClassification, origin_of(saved), None, {})
 
 
-def test_a_conformer_with_relative_positions_is_refused_by_name(tmp_path: Path) -> None:
-    transformers.Wav2Vec2ConformerConfig(position_embeddings_type="relative").save_pretrained(tmp_path)
+@pytest.mark.parametrize("positions", ["relative", "rotary", None])
+def test_a_conformer_is_refused_by_name(tmp_path: Path, positions: str | None) -> None:
+    transformers.Wav2Vec2ConformerConfig(position_embeddings_type=positions).save_pretrained(tmp_path)
     transformers.Wav2Vec2FeatureExtractor().save_pretrained(tmp_path)
-    with pytest.raises(ModelError, match="Wav2Vec2ConformerConfig with relative positions"):
+    with pytest.raises(ModelError, match="Wav2Vec2ConformerConfig, whose batch normalisation"):
         load_speech_input(Origin("./conformer", str(tmp_path), None, "./conformer"))
