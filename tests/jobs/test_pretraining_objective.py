@@ -32,7 +32,8 @@ def noise_NGV(batch: Batch, monkeypatch: pytest.MonkeyPatch) -> Iterator[torch.T
     def gumbel_softmax(logits: torch.Tensor, tau: float, hard: bool) -> torch.Tensor:
         assert hard
         soft = ((logits + noise.view(-1, CODES)) / tau).softmax(1)
-        return F.one_hot(soft.argmax(1), CODES) + soft - soft.detach()
+        # In brackets: (1 + soft) - soft is not 1 to the last bit, and transformers tells equal codes by equal vectors.
+        return F.one_hot(soft.argmax(1), CODES) + (soft - soft.detach())
 
     monkeypatch.setattr(torch.nn.functional, "gumbel_softmax", gumbel_softmax)
     yield noise
