@@ -22,7 +22,9 @@ NUM_STEPS = 8
 RATE = 16_000
 NUM_CLIPS = 12
 TOLERANCE = 2e-6
-"""Absolute, of weights of size 1 after 8 steps of 1e-3."""
+"""Absolute, of weights of size 1 after 8 steps of 1e-3; 8.8e-7 is what was seen."""
+ROUNDING = 1e-9
+"""Of a gradient that is zero but for rounding; 3e-12 is what was seen, 1e-5 and more of the weights that learn."""
 PRUNABLE = {
     f"wav2vec2.encoder.layers.{layer}.{part}.weight"
     for layer in (0, 1)
@@ -172,8 +174,15 @@ def test_any_gang_equals_one_plain_rank(
     run = train(gangs, decided_job(corpus, decided, strategy, num_ranks, 3))
     for step, loss in one.losses.items():
         assert math.isclose(run.losses[step], loss, rel_tol=1e-5), f"step {step}"
-    for name, weight in one.weights.items():
-        torch.testing.assert_close(run.weights[name], weight, rtol=0, atol=TOLERANCE, msg=lambda m, n=name: f"{n}: {m}")
+    # Softmax over keys drops what all keys share: a key's bias has no gradient, and Adam makes steps of its rounding.
+    without = {name for name in one.weights if name.endswith("k_proj.bias")}
+    assert len(without) == 2
+    for name in without:
+        assert run.state()["exp_avg"][name].abs().max() < ROUNDING, name
+    for name in one.weights.keys() - without:
+        torch.testing.assert_close(
+            run.weights[name], one.weights[name], rtol=0, atol=TOLERANCE, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize("strategy", [cell(s, always=s == "zero2") for s in FEW])
