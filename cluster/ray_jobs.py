@@ -168,6 +168,8 @@ def attempt_environment(launch: Launch) -> dict[str, str]:
         "RAY_TRAIN_V2_ENABLED": "1",
         # Seconds until all ranks must have started: importing the stack takes long on a busy node.
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
+        # An actor that imports torch, to tell ranks of a node about to go; no rank asks.
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     }
     if resources_.gpus_per_rank == 0:
         environment["DS_ACCELERATOR"] = "cpu"
