@@ -65,6 +65,8 @@ def run_all(specs: list[AnySpec], out: Path, parallel: int) -> None:
         if not running:
             break  # what these need did not come
         pid, status = os.wait()
+        if pid not in running:
+            continue  # a library's
         name, began = running.pop(pid)
         code = os.waitstatus_to_exitcode(status)
         print(f"{name}: exit {code} after {time.monotonic() - began:.0f} s; {len(waiting)} wait", flush=True)

@@ -27,7 +27,9 @@ def service(rank_environment: dict[str, str]) -> Iterator[UpService]:
     try:
         assert up.returncode == 0, up.stderr
         marker = running.state["marker"]
-        assert marked_processes(marker)
+        assert len(marked_processes(marker)) > 3
+        assert {part["health"] for part in running.answer("status").values()} == {"running"}
+        assert running.answer("list") == []
         yield running
     finally:
         running.cli("down")

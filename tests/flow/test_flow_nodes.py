@@ -20,7 +20,7 @@ from tiny_inputs import TinyInputs
 from configs import Outcome
 from configs.artifacts import JobDirectory
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(1800)]
 CASE = Case(
     EXAMPLES["gradual_magnitude"].spec,
     num_ranks=2,

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import stat
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -264,27 +263,3 @@ def test_a_process_is_known_by_its_start_time_too() -> None:
     me = processes.ProcessId(pid=os.getpid(), started=psutil.Process().create_time())
     assert processes.is_alive(me)
     assert not processes.is_alive(me.model_copy(update={"started": me.started - 60.0}))
-
-
-@pytest.mark.cluster
-@pytest.mark.timeout(240)
-def test_the_real_parts_come_up_and_leave_nothing(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    environ = {**os.environ, "PRUNUS_HOME": str(home), "PRUNUS_CPUS": "1"}
-    environ.pop("PRUNUS_URL", None)
-
-    def prunus(*words: str) -> str:
-        command = [sys.executable, "-m", "service.cli", *words]
-        run = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=200)
-        assert run.returncode == 0, run.stderr
-        return run.stdout
-
-    try:
-        prunus("up")
-        health = json.loads(prunus("status", "--json"))
-        assert {name: part["health"] for name, part in health.items()} == dict.fromkeys(health, "running")
-        assert json.loads(prunus("list", "--json")) == []
-        assert len(marked(home)) > 3
-    finally:
-        prunus("down")
-    assert marked(home) == []

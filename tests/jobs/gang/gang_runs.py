@@ -28,6 +28,10 @@ class GangRun:
     attempt: int
     exit_codes: list[int]
 
+    @cached_property
+    def _states(self) -> dict[int, dict[str, Tensors]]:
+        return {}
+
     @property
     def succeeded(self) -> bool:
         return not any(self.exit_codes)
@@ -46,8 +50,9 @@ class GangRun:
 
     def state(self, rank: int = 0) -> dict[str, Tensors]:
         """Master, copy, exp_avg and exp_avg_sq by weight, whole, at the end of training."""
-        loaded: dict[str, Tensors] = torch.load(self.directory.root / f"state-rank-{rank}.pt", weights_only=True)
-        return loaded
+        if rank not in self._states:
+            self._states[rank] = torch.load(self.directory.root / f"state-rank-{rank}.pt", weights_only=True)
+        return self._states[rank]
 
     @property
     def logits(self) -> torch.Tensor:

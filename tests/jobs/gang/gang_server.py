@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401 - DeepSpeed imports it late, and it is slow
+import matplotlib.pyplot  # noqa: F401 - for the figures of every sparse job
 import torch
 import torch.distributed as dist
 import transformers.models.bert.modeling_bert  # noqa: F401 - so that ranks need not

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import torch
 import yaml
-from gang_cases import EXAMPLES, STRATEGIES, STRATEGY_CELLS, Case, cell, needs_fp16
+from gang_cases import EXAMPLES, FEW, STRATEGIES, STRATEGY_CELLS, Case, cell, needs_fp16
 from gang_runs import GangRun, Gangs
 from tiny_inputs import TinyInputs
 
@@ -53,7 +53,7 @@ def kill_and_resume(gangs: Gangs, case: Case) -> GangRun:
     return gangs.attempt(case, directory, 2)
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
+@pytest.mark.parametrize("strategy", [cell(s, always=s != "zero3") for s in FEW])
 def test_a_gang_killed_while_parp_adjusts_resumes_to_the_bit(gangs: Gangs, strategy: str) -> None:
     """Prunings after 3, 6, 9 … steps, checkpoints after 5, 10 …: in the middle of adjusting, one pool with biases."""
     spec = {"name": "parp", "final_sparsity": 0.7, "initial_sparsity": 0.4, "update_every": 3}
@@ -159,6 +159,7 @@ def test_an_attempt_that_was_superseded_writes_nothing(gangs: Gangs) -> None:
     assert not (directory / "checkpoints").exists()
 
 
+@pytest.mark.chaos
 def test_by_hand_under_torchrun(
     gangs: Gangs, tiny: TinyInputs, rank_environment: dict[str, str], tmp_path: Path
 ) -> None:
