@@ -104,6 +104,8 @@ class EmbeddedRay:
             "RAY_USAGE_STATS_ENABLED": "0",
             "SPT_NOENV": "1",
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_GRACE_S),
+            # On TERM the head would wait 30 s for Ray Train's detached actors, which stay.
+            "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self.threads_per_rank)),
             **({} if has_gpu else {"DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cpu")}),
         }

@@ -36,7 +36,11 @@ class Compare(Strict):
         if not self.by:
             raise ValueError("by names nothing; name a label, task, method, campaign or a path into the spec")
         if len(references) < 2:
-            raise ValueError(f"jobs names {len(references)} to compare; name at least two")
+            named = f" ({references[0].removeprefix('job:')})" if references else ""
+            raise ValueError(
+                f"jobs names {len(references)} to compare{named}; name at least two, or a job of this campaign with a "
+                "matrix"
+            )
         return self
 
 

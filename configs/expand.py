@@ -1,6 +1,7 @@
 """From a document to one mapping per job: ``--set``, ``defaults``, ``matrix`` and ``${...}``. Pure; knows no field."""
 
 import copy
+import difflib
 import itertools
 import math
 import re
@@ -62,6 +63,8 @@ def override(document: dict[str, Any], places: Places, text: str) -> None:
         raise ConfigError("the file is one job, not a campaign", file=file, remedy="begin with a field of the job")
     elif "jobs" in document and parts[0] not in CAMPAIGN_KEYS:
         raise ConfigError("the file is a campaign", file=file, remedy="begin with jobs.NAME., defaults. or vars.")
+    if parts[0] == "vars" and len(parts) > 1:
+        _check_variable(parts[1], document, file)
     for part in parts[:-1]:
         if place.get(part) is None:
             place[part] = {}
@@ -73,6 +76,17 @@ def override(document: dict[str, Any], places: Places, text: str) -> None:
             )
     place[parts[-1]] = value
     places.overrides[(*path, parts[-1])] = file
+
+
+def _check_variable(name: str, document: dict[str, Any], file: str) -> None:
+    """Refuse to set a variable that nothing uses: it is a slip of the pen."""
+    known = document.get("vars")
+    names = list(known) if isinstance(known, dict) else []
+    if name in names or f"vars.{name}" in {found.strip() for found in _VARIABLE.findall(repr(document))}:
+        return
+    close = difflib.get_close_matches(name, names, n=1)
+    remedy = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(map(str, names)) or 'none'}"
+    raise ConfigError(f"unknown variable {name!r}", file=file, remedy=remedy)
 
 
 def _value(written: str, file: str) -> Any:
@@ -113,9 +127,12 @@ def expand(document: dict[str, Any], places: Places) -> list[Expanded]:
         job.pop("matrix", None)
         matrix = _fill(own if compares else {**shared, **own}, {"vars": variables}, (*place, "matrix"), places)
         for key, values in matrix.items():
+            at = (*place, "matrix", key) if key in own else ("matrix", key)
             if not isinstance(values, list) or not values:
-                at = (*place, "matrix", key) if key in own else ("matrix", key)
                 raise places.error(f"must be a list of values, got {values!r}", at, f"write {key}: [{values}]")
+            shown = [repr(value) for value in values]
+            if twice := [value for value in dict.fromkeys(shown) if shown.count(value) > 1]:
+                raise places.error(f"has {', '.join(twice)} more than once", at, "write each value once")
         # Counted before anything is built: ten keys of ten values would be ten thousand million jobs.
         count = len(found) + math.prod(len(values) for values in matrix.values())
         if count > MAX_JOBS:
@@ -163,7 +180,8 @@ def _raw_jobs(document: dict[str, Any], places: Places) -> list[dict[str, Any]]:
             raise places.error(f"unknown key {key!r}", (key,), f"a campaign has {known}; a job's fields stand in jobs:")
     jobs = document["jobs"]
     if not isinstance(jobs, list) or not jobs:
-        raise places.error("must be a list of jobs", ("jobs",), "write each job as - name: NAME, then its fields")
+        what = "must be a list of jobs" if jobs else "has no job"
+        raise places.error(what, ("jobs",), "write each job as - name: NAME, then its fields")
     for index, job in enumerate(jobs):
         if not isinstance(job, dict):
             raise places.error(f"must be a mapping of a job's fields, got {job!r}", ("jobs", index))
@@ -223,4 +241,11 @@ def _fill(value: Any, scope: Mapping[str, Any], path: KeyPath, places: Places) -
     whole = _VARIABLE.fullmatch(value)
     if whole:
         return look_up(whole.group(1))
-    return _VARIABLE.sub(lambda match: str(look_up(match.group(1))), value)
+
+    def text_of(match: re.Match[str]) -> str:
+        found = look_up(match.group(1))
+        if found is None:
+            raise places.error(f"{match.group()} has no value", path, "write one, or set it: --set vars.NAME=value")
+        return str(found)
+
+    return _VARIABLE.sub(text_of, value)

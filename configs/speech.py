@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from configs.base import Fraction, Strict
 from configs.data import DataSource
+from configs.languages import primary_code
 
 
 class SpeechSource(DataSource):
@@ -31,6 +32,12 @@ class SpeechSource(DataSource):
     """Column of the transcripts; None: what the layout has (``sentence``, ``text``, ``transcript``)."""
     clips: str | None = None
     """Directory of the clips, where the layout's own place is another one."""
+
+    @field_validator("language")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        primary_code(value)
+        return value
 
 
 def _one_or_several(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
-from configs import __version__
+from configs import StopReason, __version__
 from service import embedded_commands, fetch, follow, group_view, recipe_files, render, speech_corpus, terminal
 from service.errors import Refused
 from service.terminal import Commands, IsCampaign, Json, Refs, Url
@@ -66,6 +66,8 @@ def submit(
             terminal.stdout().print(render.plan_table(campaign))
         if campaign.max_parallel:
             terminal.note(f"at most {campaign.max_parallel} of {len(campaign.jobs)} jobs at a time")
+        for line in recipe_files.not_here(campaign):
+            terminal.note(f"not on this machine: {line}")
         terminal.note(f"not checked: {', '.join(recipe_files.unchecked(campaign))}")
         return
     with terminal.connect(url, repair=True) as client:
@@ -160,7 +162,8 @@ def show(
 
 @app.command()
 def why(job: Annotated[str, typer.Argument(help="Name, CAMPAIGN/NAME or id.")], url: Url = None) -> None:
-    """Tell in one sentence why a job waits, runs or ended; for a failed one, with the end of its log."""
+    """Tell in one sentence why a job waits, runs or ended; for a failed one, with the end of its log where no
+    message says it all."""
     with terminal.connect(url) as client:
         detail = client.job(job)
         typer.echo(f"{detail.name} is {detail.state.value}: {detail.why or 'no reason is recorded'}")
@@ -169,7 +172,9 @@ def why(job: Annotated[str, typer.Argument(help="Name, CAMPAIGN/NAME or id.")], 
             return
         if last.message and last.message not in detail.why:
             typer.echo(last.message)
-        log = follow.end_of_log(client, detail.id, lines=10)
+        # A mistake of the user's is told by its message; the lines of code that found it help nobody.
+        is_told = last.reason is StopReason.USER_ERROR and last.message
+        log = "" if is_told else follow.end_of_log(client, detail.id, lines=10)
         if log:
             typer.echo(f"--- end of the driver's log (`prunus logs {detail.id} --driver` prints more of it)\n{log}")
 
@@ -215,11 +220,12 @@ def cancel(
     """Ask for the end of jobs, or of all jobs of campaigns, waiting ones included; what has ended stays as it is."""
     views: dict[str, JobView] = {}
     with terminal.connect(url) as client:
-        targets = [follow.resolve(client, ref, campaign=campaign) for ref in refs]
+        targets = [follow.resolve_active(client, ref, campaign=campaign) for ref in refs]
         for target in {target.id: target for target in targets}.values():
             if target.campaign is None:
+                ended = target.jobs[0].state.is_terminal
                 view = views[target.id] = client.cancel(target.id)
-                line = f"{view.name}: {view.state.value}"
+                line = f"{view.name}: {view.state.value}" + (" already, nothing to cancel" if ended else "")
             else:
                 answer = client.cancel_campaign(target.id)
                 views |= {job.id: job for job in answer.campaign.jobs}

@@ -30,7 +30,7 @@ OUT = Path("demo-out")
 FETCHED = ("sparse", "dense-task", "sparse-task")
 LANGUAGES = ("es", "it", "tr")
 MINUTES = "3"
-SMALL = ("--channels", "32", "--layers", "3")
+SMALL = ("--channels", "16,16,32,32,32,32,32", "--layers", "3", "--dropout", "0")
 """A wav2vec 2.0 that learns something within the demo's minutes."""
 
 

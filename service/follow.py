@@ -31,6 +31,8 @@ _TOGETHER = 4
 DRIVER = -1
 """In place of a rank: the driver's output, which ends with the cause of a failure."""
 _TAIL_BYTES = 16_384
+_MOST = 10_000
+"""So many jobs the server lists at once."""
 
 Answer = TypeVar("Answer")
 Tell = Callable[[str], None]
@@ -67,6 +69,27 @@ def resolve(client: Client, ref: str, *, campaign: bool = False) -> Target:
         return Target(group.id, group.jobs, group)
     assert job is not None
     return Target(job.id, (job,))
+
+
+def resolve_active(client: Client, ref: str, *, campaign: bool = False) -> Target:
+    """As :func:`resolve`, for what is not to befall the wrong job: a bare name means the one job of that name that has
+    not ended.
+
+    Raises:
+        Refused: Several jobs of that name have not ended; and as in :func:`resolve`.
+    """
+    target = resolve(client, ref, campaign=campaign)
+    if target.campaign is not None or target.jobs[0].name != ref:
+        return target
+    going = [
+        job
+        for job in client.jobs(state=[state for state in JobState if not state.is_terminal], limit=_MOST)
+        if job.name == ref
+    ]
+    if len(going) > 1:
+        known = ", ".join(f"{job.campaign_name or job.campaign_id}/{ref} ({job.id})" for job in going)
+        raise Refused(f"{len(going)} jobs named {ref!r} have not ended: {known}; name one of them")
+    return Target(going[0].id, (going[0],)) if going else target
 
 
 def look_up(client: Client, ref: str) -> tuple[JobDetail | None, CampaignView | None]:
@@ -222,7 +245,7 @@ def _look(client: Client, job_ids: Sequence[str], known: dict[str, JobView], tel
         same = [i for i in pending if i not in known or known[i].campaign_id == job.campaign_id]
         if len(same) < _TOGETHER:
             continue
-        group = _patiently(lambda job=job: client.jobs(job.campaign_id, limit=10_000), tell, poll_s)  # type: ignore[misc]
+        group = _patiently(lambda job=job: client.jobs(job.campaign_id, limit=_MOST), tell, poll_s)  # type: ignore[misc]
         for view in group:
             if view.id in pending:
                 known[view.id] = view

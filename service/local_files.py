@@ -1,7 +1,7 @@
 """What a job reads from this machine's disk and does not find there. Only right where ranks share its file system."""
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,9 @@ from configs import AnySpec, JobSpec
 from configs.sources import source_kind
 from configs.speech import SpeechSource
 from configs.tasks import CTC
+
+_SHOWN = 3
+"""Names that are written out."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,21 @@ class Missing:
     what: str
     place: str
     remedy: str
+
+
+def missing_by_jobs(jobs: Iterable[AnySpec]) -> dict[Missing, str]:
+    """What is missing, each thing once, and the names of the jobs that want it."""
+    found: dict[Missing, list[str]] = {}
+    for job in jobs:
+        for missing in missing_files(job):
+            found.setdefault(missing, []).append(job.name)
+    return {missing: some(list(dict.fromkeys(names))) for missing, names in found.items()}
+
+
+def some(names: Sequence[str]) -> str:
+    """Write the first few of many names: ``a, b, c and 17 more``."""
+    shown = ", ".join(names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
 def missing_files(job: AnySpec) -> Iterator[Missing]:

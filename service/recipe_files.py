@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,10 +11,12 @@ import configs
 from configs import Campaign, ConfigError, RecipeErrors, load_text
 from configs.sources import source_kind
 from configs.yaml_text import parse
-from service.local_files import missing_files
+from service.local_files import missing_by_jobs
 
 SHIPPED = Path(configs.__file__).parent / "recipes"
 """Where the recipes of the package lie."""
+_SHOWN = 5
+"""Files that are not here, before the rest is only counted."""
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,13 @@ class Recipe:
     """Path below ``configs/recipes`` without ``.yaml``, for example ``prune_ofa/demo``."""
     path: Path
     description: str
-    """Its first comment line."""
+    """First sentence of the comment that it begins with."""
 
 
 def shipped_recipes() -> list[Recipe]:
     """List what ``prunus submit NAME`` knows, by name."""
     found = sorted(SHIPPED.rglob("*.yaml"))
-    return [Recipe(p.relative_to(SHIPPED).with_suffix("").as_posix(), p, _first_comment(p)) for p in found]
+    return [Recipe(p.relative_to(SHIPPED).with_suffix("").as_posix(), p, _first_sentence(p)) for p in found]
 
 
 def find_recipe(name: str) -> Path:
@@ -92,13 +95,18 @@ def check_local_files(campaign: Campaign, file: str) -> None:
         ConfigError: Something is missing; RecipeErrors for several.
     """
     errors = [
-        ConfigError(missing.what, path=f"{job.name}: {missing.place}", file=file, remedy=missing.remedy)
-        for job in campaign.jobs
-        for missing in missing_files(job)
+        ConfigError(missing.what, path=f"{jobs}: {missing.place}", file=file, remedy=missing.remedy)
+        for missing, jobs in missing_by_jobs(campaign.jobs).items()
     ]
-    unique = list({str(error): error for error in errors}.values())
-    if unique:
-        raise unique[0] if len(unique) == 1 else RecipeErrors(unique)
+    if errors:
+        raise errors[0] if len(errors) == 1 else RecipeErrors(errors)
+
+
+def not_here(campaign: Campaign) -> list[str]:
+    """Say what this machine does not have; a cluster elsewhere may have it, so that is no mistake yet."""
+    found = [f"{jobs}: {gone.place}: {gone.what}" for gone, jobs in missing_by_jobs(campaign.jobs).items()]
+    more = len(found) - _SHOWN
+    return [*found[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
 
 
 def unchecked(campaign: Campaign) -> list[str]:
@@ -119,11 +127,12 @@ def unchecked(campaign: Campaign) -> list[str]:
     return [*dict.fromkeys(found), "the data", "whether the cluster has room"]
 
 
-def _first_comment(path: Path) -> str:
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.startswith("#") and line.strip("# \n"):
-                return line.strip("# \n")
-            if line.strip() and not line.startswith("#"):
+def _first_sentence(path: Path) -> str:
+    """The first sentence of the comment that a file begins with."""
+    lines: list[str] = []
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if not line.startswith("#"):
                 break
-    return ""
+            lines.append(line.strip("# \n"))
+    return re.split(r"(?<=\.)\s", " ".join(lines).strip(), maxsplit=1)[0]

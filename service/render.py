@@ -31,6 +31,8 @@ _STYLES = {
 }
 
 
+_NOTHING_TO_TELL = "attempt 1 ended: succeeded"
+"""The reason of most jobs that succeeded: their state says it."""
 _UNPUBLISHED = "MLflow does not have everything yet; the job's spool keeps it until MLflow answers"
 
 
@@ -112,7 +114,7 @@ def jobs_table(jobs: Iterable[JobView], now: float | None = None) -> Table:
             Text(steps(job)),
             Text(duration(now - job.created_at)),
             Text(duration(elapsed(job, now))),
-            Text(job.why),
+            Text("" if job.why == _NOTHING_TO_TELL else job.why),
             Text(job.id, style="dim"),
         )
     return table
@@ -165,11 +167,12 @@ def _why_now(job: JobView) -> str:
 
 def plan_table(campaign: Campaign) -> Table:
     """Table of ``prunus submit --dry-run``: the jobs as they would be queued."""
-    table = _table("JOB", "TASK", "METHOD", "MODEL", "TEACHER", "LENGTH", "BATCH", "GANG", "ENGINE", "AFTER")
+    headers = ("JOB", "TASK", "METHOD", "MODEL", "TEACHER", "LENGTH", "BATCH", "GANG", "ENGINE", "AFTER")
+    rows = []
     for job in campaign.jobs:
         if not isinstance(job, JobSpec):
             compared = f"{len(job.sources)} jobs"
-            table.add_row(job.name, "comparison", "", compared, "", "", "", _gang(job), "", Text(_after(job)))
+            rows.append((job.name, "comparison", "", compared, "", "", "", _gang(job), "", _after(job)))
             continue
         cells = (
             job.name,
@@ -183,7 +186,11 @@ def plan_table(campaign: Campaign) -> Table:
             f"{job.engine.strategy} {job.engine.precision}",
             _after(job),
         )
-        table.add_row(*(Text(cell) for cell in cells))
+        rows.append(cells)
+    used = [place for place, column in enumerate(zip(*rows, strict=True)) if any(column)]
+    table = _table(*(headers[place] for place in used))
+    for row in rows:
+        table.add_row(*(Text(row[place]) for place in used))
     return table
 
 
@@ -199,6 +206,8 @@ def _method(method: MethodSpec) -> str:
 def job_view(job: JobDetail, now: float | None = None) -> Group:
     """Page of ``prunus show``."""
     facts = Table.grid(padding=(0, 2))
+    facts.add_column()
+    facts.add_column(overflow="fold")  # an address that is cut leads nowhere
     rows = {
         "job": f"{job.name}  ({job.id})",
         "campaign": f"{job.campaign_name or ''} ({job.campaign_id})",

@@ -15,7 +15,7 @@ from configs import AnySpec, Campaign, ComparisonSpec
 from configs.graph import check_graph
 from service.errors import Refused
 from service.gangs import refuse_impossible
-from service.local_files import missing_files
+from service.local_files import missing_by_jobs, some
 from service.records import CampaignRow, NewJob, new_ids
 from service.store import Store
 from service.wire import JobState
@@ -81,46 +81,52 @@ class Submitter:
         capacity = self._capacity()
         ids = dict(zip((spec.name for spec in campaign.jobs), new_ids("j", len(campaign.jobs), now), strict=True))
         jobs = []
+        unknown: dict[str, list[str]] = {}
         for spec in campaign.jobs:
-            references, missing = self._references(spec, ids)
-            errors += missing + self._missing_files(spec)
+            references = self._references(spec, ids, unknown, errors)
             if capacity is not None and (why := refuse_impossible(spec.name, spec.resources, capacity)):
                 errors.append(why)
             parents = tuple(dict.fromkeys([*(ids[name] for name in spec.after if name in ids), *references.values()]))
             state = JobState.BLOCKED if parents else JobState.QUEUED
             why = "waits for the jobs before it" if parents else "waits for its turn"
             jobs.append(NewJob(ids[spec.name], spec, parents, references, state, why))
+        errors += [
+            f"job:{name}, which {some(names)} {'reads' if len(names) == 1 else 'read'} from, is neither in this "
+            "campaign nor an earlier job that succeeded or may yet; submit what makes it first (jobs here: "
+            f"{some(sorted(ids))})"
+            for name, names in unknown.items()
+        ]
+        if self._embedded:
+            gone = missing_by_jobs(campaign.jobs)
+            errors += [f"{names}: {missing.place}: {missing.what}; {missing.remedy}" for missing, names in gone.items()]
         if errors:
             raise Refused("\n".join(errors))
         return jobs
 
-    def _references(self, spec: AnySpec, ids: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
-        """What each ``job:NAME`` means: a job of the campaign, else the newest of that name that may still serve."""
+    def _references(
+        self, spec: AnySpec, ids: Mapping[str, str], unknown: dict[str, list[str]], errors: list[str]
+    ) -> dict[str, str]:
+        """What each ``job:NAME`` means: a job of the campaign, else the newest of that name that may still serve.
+
+        Args:
+            unknown: Names that mean nothing are added, with the names of the jobs that read from them.
+            errors: Other mistakes are added.
+        """
         found: dict[str, str] = {}
-        missing = []
         for name in spec.parents:
             earlier = None if name in ids else self._store.newest_job(name, _USABLE)
             if name in ids:
                 found[name] = ids[name]
             elif earlier is not None and isinstance(earlier.spec, ComparisonSpec):
-                missing.append(
+                errors.append(
                     f"job {spec.name!r} reads from job:{name}, which compares and leaves neither model nor mask; name "
                     "a job that trains"
                 )
             elif earlier is not None:
                 found[name] = earlier.id
             else:
-                missing.append(
-                    f"job {spec.name!r} reads from job:{name}, which is neither in this campaign nor an earlier job "
-                    f"that succeeded or may yet; jobs here: {', '.join(sorted(ids))}"
-                )
-        return found, missing
-
-    def _missing_files(self, spec: AnySpec) -> list[str]:
-        if not self._embedded:
-            return []
-        found = missing_files(spec)
-        return [f"job {spec.name!r}: {missing.place}: {missing.what}; {missing.remedy}" for missing in found]
+                unknown.setdefault(name, []).append(spec.name)
+        return found
 
     def _capacity(self) -> Capacity | None:
         try:

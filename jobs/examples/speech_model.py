@@ -10,17 +10,24 @@ ms. Differs: positions are told over 64 frames instead of 128.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
 SAMPLING_RATE = 16_000
+_CONVOLUTIONS = 7
 _GROUPS_OF_POSITIONS = 16
 """Of the convolution that tells positions apart; the hidden size is a multiple of it."""
 
 
 def small_config(
-    hidden: int = 128, layers: int = 4, heads: int = 4, channels: int = 64, codes: int = 64, dropout: float = 0.1
+    hidden: int = 128,
+    layers: int = 4,
+    heads: int = 4,
+    channels: Sequence[int] = (64,),
+    codes: int = 64,
+    dropout: float = 0.1,
 ) -> Wav2Vec2Config:
     """Return the configuration.
 
@@ -28,13 +35,16 @@ def small_config(
         hidden: Size of a frame in the encoder, a multiple of 16 and of ``heads``. Paper: 768 (base), 1024 (large).
         layers: Transformer blocks. Paper: 12, 24.
         heads: Attention heads of a block. Paper: 12, 16.
-        channels: Of each convolution of the feature encoder. Paper: 512.
+        channels: Of each of the feature encoder's seven convolutions, or one number for all. Paper: 512. Three
+            quarters of all frames are those of the first two.
         codes: Entries of each of the quantiser's two codebooks. Paper: 320.
         dropout: In the blocks, in [0, 1). Paper: 0.1 (base), 0 (large).
 
     Raises:
-        ValueError: ``hidden`` cannot be split.
+        ValueError: ``hidden`` cannot be split, or another number of channels was given.
     """
+    if len(channels) not in {1, _CONVOLUTIONS}:
+        raise ValueError(f"channels has {len(channels)} numbers; give one, or one for each of {_CONVOLUTIONS}")
     if hidden % _GROUPS_OF_POSITIONS or hidden % heads:
         raise ValueError(f"hidden {hidden} is not a multiple of {_GROUPS_OF_POSITIONS} and of heads {heads}")
     return Wav2Vec2Config(
@@ -46,7 +56,7 @@ def small_config(
         attention_dropout=dropout,
         activation_dropout=0.0,
         layerdrop=0.0,
-        conv_dim=(channels,) * 7,
+        conv_dim=tuple(channels) * (_CONVOLUTIONS // len(channels)),
         conv_bias=True,
         feat_extract_norm="layer",
         do_stable_layer_norm=True,
@@ -69,12 +79,19 @@ def write(folder: Path, config: Wav2Vec2Config) -> None:
     ).save_pretrained(folder)
 
 
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
 def main(arguments: list[str]) -> int:
     """Run as a program."""
     parser = argparse.ArgumentParser(prog="python -m jobs.examples.speech_model", description="a small wav2vec 2.0")
     parser.add_argument("folder", type=Path, metavar="DIR")
-    for name, value in (("hidden", 128), ("layers", 4), ("heads", 4), ("channels", 64), ("codes", 64)):
+    for name, value in (("hidden", 128), ("layers", 4), ("heads", 4), ("codes", 64)):
         parser.add_argument(f"--{name}", type=int, default=value, help=f"default {value}")
+    parser.add_argument(
+        "--channels", type=_numbers, default=(64,), metavar="N[,N...]", help="one number, or seven; default 64"
+    )
     parser.add_argument("--dropout", type=float, default=0.1, help="default 0.1")
     given = vars(parser.parse_args(arguments))
     folder = given.pop("folder")

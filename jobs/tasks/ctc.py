@@ -117,9 +117,10 @@ class CTCTask(Task):
     def warning(self, metrics: dict[str, float]) -> str:
         if metrics.get("eval/empty", 0.0) < _COLLAPSED:
             return ""
+        sparser = "lower the sparsity, " if metrics.get("sparsity/prunable") else ""
         return (
             f"the model says nothing for {100 * metrics['eval/empty']:.0f}% of the held-out clips: it has collapsed to "
-            "blanks, where CTC stays at first; train longer, raise train.lr.peak, lower the sparsity, or look whether "
+            f"blanks, where CTC stays at first; train longer, raise train.lr.peak, {sparser}or look whether "
             "transcripts and clips belong together"
         )
 

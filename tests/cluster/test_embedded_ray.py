@@ -42,6 +42,7 @@ def test_the_environment_guards_ray_and_keeps_the_marker_readable(
     assert environ["RAY_AUTH_MODE"] == "token"
     assert environ["RAY_AUTH_TOKEN_PATH"] == str(tmp_path / "ray-token")
     assert environ["RAY_JOB_STOP_WAIT_TIME_S"] == "30"
+    assert environ["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"] == "0"
     assert environ["OMP_NUM_THREADS"] == "1"
     assert environ["SPT_NOENV"] == "1"
 

@@ -69,7 +69,7 @@ def test_of_the_defaults_it_takes_labels_alone_and_it_stands_beside_the_campaign
         ("[a, nope]", "compare.jobs: job 'compare' compares 'nope', which is not in this campaign; jobs here: a, "
          "compare; for an earlier one write job:nope"),
         ("[a, compare]", "job 'compare' reads from 'compare', which compares and leaves neither model nor mask"),
-        ("[a]", "jobs names 1 to compare; name at least two"),
+        ("[a]", "jobs names 1 to compare (a); name at least two, or a job of this campaign with a matrix"),
         ("[]", "jobs names 0 to compare"),
         ("[a, 'job:a']", "jobs names a twice; name each once"),
         ("[a, org/x]", "jobs names 'org/x', which is no job and no directory; write a name of this campaign, job:NAME"),

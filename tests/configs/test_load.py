@@ -69,7 +69,7 @@ def test_a_limit_that_is_none_is_refused_with_its_line(written: str, what: str) 
 
 
 def test_two_cells_of_one_name_are_refused() -> None:
-    text = PRUNE.replace("[0.8, 0.9]", "[0.5, 0.50]")
+    text = PRUNE.replace("[0.8, 0.9]", "[0.5, '0.5']")
     assert "two jobs are named 'prune-0.5'; rename one of them; in a matrix, write ${matrix.KEY} into name:" in refusal(
         campaign(text)
     )
@@ -100,6 +100,20 @@ def test_variables_keep_their_type_alone_and_are_text_inside_text() -> None:
 def test_an_unknown_variable_is_refused_with_those_known(name: str) -> None:
     text = "vars: {x: 1}\n" + job("a", model=f"{{from: '${{{name}}}'}}")
     assert refusal(text) == f"r.yaml:4: model.from: unknown variable ${{{name}}}; known: vars.x"
+
+
+def test_a_variable_without_a_value_is_not_written_into_a_text() -> None:
+    text = "vars: {x: }\n" + job("a", model="{from: '${vars.x}/m'}")
+    expected = "r.yaml:4: model.from: ${vars.x} has no value; write one, or set it: --set vars.NAME=value"
+    assert refusal(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"), [("[es, it, es]", "has 'es' more than once"), ("[1, 1, 2, 2]", "has 1, 2 more than once")]
+)
+def test_a_value_of_a_matrix_is_written_once(values: str, expected: str) -> None:
+    message = refusal(campaign(JOB, head=f"campaign: c\nmatrix: {{k: {values}}}\n"))
+    assert message == f"r.yaml:2: matrix.k: {expected}; write each value once"
 
 
 @pytest.mark.parametrize("section", ["vars", "defaults", "matrix"])
@@ -211,10 +225,19 @@ def test_a_wrong_set_is_told_as_such(override: str, expected: str) -> None:
         ("jobs=1", "names no job"),
         ("train.num_steps=1", "the file is a campaign; begin with jobs.NAME., defaults. or vars."),
         ("defaults=5", "must be a mapping of names to values, got 5"),
+        ("vars.spede=1", "--set vars.spede=1: unknown variable 'spede'; did you mean 'speed'?"),
+        ("vars.zz=1", "--set vars.zz=1: unknown variable 'zz'; known: speed"),
     ],
 )
 def test_a_wrong_set_on_a_campaign_is_told_as_such(override: str, expected: str) -> None:
-    assert expected in refusal(campaign(JOB), override)
+    assert expected in refusal(campaign(JOB, head="campaign: c\nvars: {speed: 1}\n"), override)
+
+
+def test_a_variable_without_a_value_of_its_own_may_be_set() -> None:
+    text = job("a", labels="{n: 's${ vars.steps }'}")
+    assert "unknown variable" in refusal(text)
+    assert load(text, "vars.steps=7").jobs[0].labels == {"n": "s7"}
+    assert "known: none" in refusal(JOB, "vars.steps=7")
 
 
 # References between jobs
@@ -288,8 +311,9 @@ def test_a_long_chain_is_ordered() -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("campaign: c\njobs: []\n", "r.yaml:2: jobs: must be a list of jobs"),
-        ("campaign: c\njobs:\n", "r.yaml:2: jobs: must be a list of jobs"),
+        ("campaign: c\njobs: []\n", "r.yaml:2: jobs: has no job; write each job as - name: NAME"),
+        ("campaign: c\njobs:\n", "r.yaml:2: jobs: has no job; write each job as - name: NAME"),
+        ("campaign: c\njobs: 5\n", "r.yaml:2: jobs: must be a list of jobs"),
         ("campaign: c\njobs: [a]\n", "r.yaml:2: jobs[0]: must be a mapping of a job's fields, got 'a'"),
         ("campain: c\njobs: [{}]\n", "r.yaml:1: campain: unknown key 'campain'; a campaign has campaign, defaults"),
         ("campaign: c\n" + JOB, "r.yaml:1: campaign: belongs to a campaign, and there is no jobs: here"),

@@ -102,3 +102,9 @@ def test_tri_stage_rises_holds_and_falls() -> None:
     points = {0: 0.01, 5: 0.505, 10: 1.0, 49: 1.0, 50: 1.0, 75: math.sqrt(0.05), 100: 0.05}
     for step, expected in points.items():
         assert lr_factor(step, 100, lr, method) == pytest.approx(expected, rel=1e-12), step
+
+
+@pytest.mark.parametrize("language", ["xx", "spanish", "e", "es_", "zh/TW", "123", "qj-DE"])
+def test_an_unknown_language_is_refused_before_the_job_is_queued(language: str) -> None:
+    expected = f"r.yaml:2: task.data.train[0].language: '{language}' is no language code; write one of ISO 639"
+    assert refusal(bent("language: es", f"language: '{language}'")).startswith(expected)

@@ -22,7 +22,7 @@ def pretraining_model(seed: int = 0) -> PreTrainedModel:
     """Two blocks of width 32, two groups of 8 codes; no dropout."""
     torch.manual_seed(seed)
     return AutoModelForPreTraining.from_config(
-        small_config(hidden=32, layers=2, heads=2, channels=16, codes=8, dropout=0.0)
+        small_config(hidden=32, layers=2, heads=2, channels=(16,), codes=8, dropout=0.0)
     )
 
 

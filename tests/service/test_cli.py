@@ -84,8 +84,13 @@ def test_dry_run_names_what_it_could_not_check(recipe: Path) -> None:
     )
     result = CliRunner().invoke(app, ["submit", str(recipe), "--dry-run"])
     assert result.stderr.splitlines() == [
+        f"not on this machine: teacher, student, third and 1 more: task.data.train.files[0]: no file matches "
+        f"'{recipe.parent}/rows.csv'",
+        f"not on this machine: teacher, student, third and 1 more: task.data.eval.files[0]: no file matches "
+        f"'{recipe.parent}/rows.csv'",
+        f"not on this machine: third: model: there is no directory '{recipe.parent}/dir'",
         f"not checked: org/base (on the hub), job:older (an earlier job), {recipe.parent}/dir (a directory), "
-        "models:/m@current (in the model registry), the data, whether the cluster has room"
+        "models:/m@current (in the model registry), the data, whether the cluster has room",
     ]
 
 
@@ -166,12 +171,22 @@ def test_why_points_to_the_log_whose_end_it_prints(recipe: Path, run: Run, world
     attempt = world.start("teacher")
     world.directory("teacher").rank_log(1, 0).write_text("rank 0\n")
     world.cluster.logs[attempt] = "the driver's words\n"
-    world.cluster.finish(attempt, StopReason.USER_ERROR, message="the data has no rows")
+    world.cluster.finish(attempt, StopReason.INTERNAL, message="the data has no rows")
     world.step()
     words = run("why", "teacher").stdout
     command = f"prunus logs {world.job('teacher').id} --driver"
     assert f"end of the driver's log (`{command}`" in words and words.endswith("the driver's words\n")
     assert run(*command.split()[1:]).stdout == "the driver's words\n"
+
+
+def test_why_tells_a_mistake_of_the_user_by_its_message_alone(recipe: Path, run: Run, world: World) -> None:
+    world.cluster.automatic = False
+    run("submit", recipe)
+    attempt = world.start("teacher")
+    world.cluster.logs[attempt] = "Traceback (most recent call last)\n"
+    world.cluster.finish(attempt, StopReason.USER_ERROR, message="the data has no rows")
+    world.step()
+    assert run("why", "teacher").stdout == "teacher is FAILED: attempt 1 ended: user_error: the data has no rows\n"
 
 
 def test_wait_gives_up_after_its_time(recipe: Path, run: Run, world: World) -> None:

@@ -173,7 +173,23 @@ def test_a_campaign_of_one_job_of_its_name_is_not_ambiguous(run: Run, world: Wor
     world.submit(make_spec("solo"), name="solo")
     assert run("wait", "solo").exit_code == 0
     assert run("show", "solo").stderr == ""
-    assert run("cancel", "solo").stdout == "solo: SUCCEEDED\n"
+    assert run("cancel", "solo").stdout == "solo: SUCCEEDED already, nothing to cancel\n"
+
+
+def test_a_name_that_several_jobs_have_cancels_none_of_them(run: Run, world: World) -> None:
+    world.cluster.automatic = False
+    first = world.submit(make_spec("a"), make_spec("b"), name="first")
+    second = world.submit(make_spec("a"), make_spec("b"), name="second")
+    result = run("cancel", "a")
+    assert result.exit_code == 2
+    ids = {job.campaign_id: job.id for job in world.store.jobs() if job.spec.name == "a"}
+    assert result.stderr == (
+        f"error: 2 jobs named 'a' have not ended: second/a ({ids[second]}), first/a ({ids[first]}); name one of them\n"
+    )
+    assert not any(job.state.is_terminal for job in world.store.jobs())
+    assert run("cancel", "second/a").exit_code == 0  # the newest: the name means the other one now
+    assert run("cancel", "a").stdout == "a: CANCELLED\n"
+    assert world.store.find_job(ids[first]).state is JobState.CANCELLED
 
 
 def test_jobs_and_campaigns_may_be_cancelled_together(run: Run, world: World) -> None:

@@ -203,7 +203,7 @@ def test_a_comparison_waits_for_its_jobs_and_gets_their_artifacts(world: World) 
 
 def test_a_comparison_is_no_source_and_an_unknown_one_is_refused(world: World) -> None:
     spec = comparison("job:one", "job:two")
-    with pytest.raises(Refused, match="job 'compare' reads from job:two, which is neither in this campaign nor"):
+    with pytest.raises(Refused, match="job:two, which compare reads from, is neither in this campaign nor"):
         world.submitter.submit(Campaign(jobs=(make_spec("one"), spec)))
     world.submitter.submit(Campaign(jobs=(make_spec("one"), make_spec("two"), spec)))
     with pytest.raises(Refused, match="reads from job:compare, which compares and leaves neither model nor mask"):

@@ -13,9 +13,23 @@ from service.wire import JobState
 
 
 def test_an_unknown_source_job_is_refused_and_nothing_is_queued(world: World) -> None:
-    with pytest.raises(Refused, match="job 'b' reads from job:nope"):
+    with pytest.raises(Refused, match="job:nope, which b reads from, is neither in this campaign nor"):
         world.submit(make_spec("a"), make_spec("b", "job:nope"))
     assert world.store.jobs() == []
+
+
+def test_what_many_jobs_lack_is_told_once(world: World) -> None:
+    with pytest.raises(Refused) as caught:
+        world.submit(*(make_spec(f"j{number}", "job:nope") for number in range(9)))
+    assert str(caught.value) == (
+        "job:nope, which j0, j1, j2 and 6 more read from, is neither in this campaign nor an earlier job that "
+        "succeeded or may yet; submit what makes it first (jobs here: j0, j1, j2 and 6 more)"
+    )
+    embedded = Submitter(world.store, world.cluster, embedded=True, clock=world.clock)
+    with pytest.raises(Refused) as caught:
+        embedded.submit(make_campaign(*(make_spec(f"j{number}", "/no/such") for number in range(4))))
+    assert str(caught.value).count("j0, j1, j2 and 1 more: model: there is no directory '/no/such'") == 1
+    assert len(str(caught.value).splitlines()) == 3  # train, eval, model
 
 
 @pytest.mark.parametrize("ended", [JobState.FAILED, JobState.CANCELLED])
@@ -77,8 +91,8 @@ def test_an_embedded_server_looks_for_files_and_directories(world: World, tmp_pa
     embedded = Submitter(world.store, world.cluster, embedded=True, clock=world.clock)
     with pytest.raises(Refused) as caught:
         embedded.submit(make_campaign(make_spec("a", "/no/such/model")))
-    assert "job 'a': task.data.train.files[0]: no file matches '/data/rows.csv'; mend the path" in str(caught.value)
-    assert "job 'a': model: there is no directory '/no/such/model'; name a directory" in str(caught.value)
+    assert "a: task.data.train.files[0]: no file matches '/data/rows.csv'; mend the path" in str(caught.value)
+    assert "a: model: there is no directory '/no/such/model'; name a directory" in str(caught.value)
     (tmp_path / "rows-1.csv").write_text("text,label\n")
     (tmp_path / "config.json").write_text("{}")
     files = {"files": [f"{tmp_path}/rows-*.csv"]}

@@ -96,7 +96,7 @@ class Preparation:
         """
         where = f"task.data.{split}[{place}]"
         at_use = self.data.streaming and not source.hub
-        limits = self._limits(split, source, where)
+        limits = self._limits(split, source)
 
         # Each rank that does not see rank 0's disk does all this itself; where the cache has it, nothing is opened.
         @cache
@@ -147,14 +147,14 @@ class Preparation:
             return choose(clips, probes, limits, max_clips=data.max_eval_clips)
         return choose(clips, probes, limits, minutes=data.minutes, seed=data.subset_seed)
 
-    def _limits(self, split: SplitName, source: SpeechSource, where: str) -> Limits:
+    def _limits(self, split: SplitName, source: SpeechSource) -> Limits:
         return Limits(
             rate=self.inputs.sampling_rate,
             frames=self.inputs.frames,
             min_s=self.data.min_s,
             max_s=self.data.max_s if split == "train" else None,
             min_frames=self.min_frames if split == "train" else 1,
-            to_units=to_units(self.rules, source.language, where) if self.rules else None,
+            to_units=to_units(self.rules, source.language) if self.rules else None,
         )
 
 

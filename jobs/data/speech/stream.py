@@ -191,7 +191,7 @@ def speech_stream(
     """
     source, data, where = task.data.train[0], task.data, "task.data.train[0]"
     rows = hub_rows(source, where, streaming=True)
-    units = to_units(task.transcripts, source.language, where)
+    units = to_units(task.transcripts, source.language)
     limits = Limits(inputs.sampling_rate, inputs.frames, data.min_s, data.max_s, min_frames, units)
     stage = SpeechStage(rows, task, inputs, vocabulary, limits, masks)
     layout = Layout(spec.train.batch_size, spec.accumulation_steps, ranks.rank, ranks.world_size)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from functools import cache
 from itertools import pairwise
 
+from configs.languages import primary_code
 from configs.speech import TranscriptRules
-from jobs.data.speech.languages import has_dotless_i, primary_code
 from jobs.errors import DataError
 
 DELIMITER = "|"
@@ -21,6 +21,9 @@ DELIMITER = "|"
 Units = tuple[str, ...]
 ToUnits = Callable[[str], Units]
 
+_DOTLESS_I = frozenset({"tr", "tur", "az", "aze", "azj", "crh", "gag", "tt", "tat"})
+"""Turkish, Azerbaijani, Crimean Tatar, Gagauz and Tatar, in Latin letters: ``I`` is the capital of a dotless letter,
+and the dotted capital that of ``i``."""
 _TATWEEL = "\u0640"  # a stroke that lengthens an Arabic word on paper
 _WORD_APOSTROPHE = re.compile(r"(?<=\w)[\u2019\uff07](?=\w)")
 # No sound and no ink of their own, though Unicode counts them among letters and marks: joiners and fillers, variation
@@ -36,13 +39,13 @@ _GAP = re.compile(f"(?<=[{_UNSPACED}]) (?=[{_UNSPACED}])")
 _SPACES = re.compile(r"\s+")
 
 
-def to_units(rules: TranscriptRules, language: str, where: str) -> ToUnits:
+def to_units(rules: TranscriptRules, language: str) -> ToUnits:
     """Return the function that turns a transcript of this language into units.
 
     Raises:
-        DataError: The language is unknown, or ``keep`` holds the sign between words.
+        DataError: ``keep`` holds the sign between words.
     """
-    code = primary_code(language, where)
+    code = primary_code(language)
     if rules.units == "phones":
         return phones
     if DELIMITER in rules.keep:
@@ -107,6 +110,6 @@ def _clean(text: str) -> str:
 
 
 def _lower(text: str, code: str) -> str:
-    if has_dotless_i(code) and not any("\u0400" <= sign <= "\u052f" for sign in text):  # Latin, not Cyrillic
+    if code in _DOTLESS_I and not any("\u0400" <= sign <= "\u052f" for sign in text):  # Latin, not Cyrillic
         text = text.replace("I\u0307", "i").replace("\u0130", "i").replace("I", "\u0131")
     return text.lower()

@@ -32,6 +32,16 @@ def test_as_it_stands_it_is_a_small_model() -> None:
     assert hasattr(model.wav2vec2, "masked_spec_embed")
 
 
+def test_every_convolution_may_have_its_own_width(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(tmp_path / "start"), "--channels", "8,8,16,16,16,16,16"]) == 0
+    config = load_speech_input(Origin("start", str(tmp_path / "start"), None, "start")).config
+    assert tuple(config.conv_dim) == (8, 8, 16, 16, 16, 16, 16)
+    assert tuple(small_config(channels=(24,)).conv_dim) == (24,) * 7
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "other"), "--channels", "8,16"])
+    assert "channels has 2 numbers; give one, or one for each of 7" in capsys.readouterr().err
+
+
 def test_a_width_that_cannot_be_split_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main([str(tmp_path / "start"), "--hidden", "100"])

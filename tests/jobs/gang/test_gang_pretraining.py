@@ -58,7 +58,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def nothing(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Configuration and feature extractor: no weights."""
     folder = tmp_path_factory.mktemp("nothing")
-    write(folder, small_config(hidden=32, layers=2, heads=2, channels=16, codes=8, dropout=0.1))
+    write(folder, small_config(hidden=32, layers=2, heads=2, channels=(16,), codes=8, dropout=0.1))
     return folder
 
 
@@ -66,7 +66,7 @@ def nothing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def decided(tmp_path_factory: pytest.TempPathFactory, nothing: Path) -> Path:
     """A model whose codes are so far apart that no Gumbel noise changes them: noise is drawn by each rank."""
     folder = tmp_path_factory.mktemp("decided")
-    write(folder, small_config(hidden=32, layers=2, heads=2, channels=16, codes=8, dropout=0.0))
+    write(folder, small_config(hidden=32, layers=2, heads=2, channels=(16,), codes=8, dropout=0.0))
     torch.manual_seed(0)
     model = Wav2Vec2ForPreTraining(Wav2Vec2ForPreTraining.config_class.from_pretrained(folder))
     with torch.no_grad():

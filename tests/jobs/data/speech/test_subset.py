@@ -17,7 +17,7 @@ from jobs.errors import DataError
 
 
 def _limits(**changed) -> Limits:
-    units = to_units(TranscriptRules(), "", "w")
+    units = to_units(TranscriptRules(), "")
     fixed = {"rate": RATE, "frames": speech_input().frames, "min_s": 0.25, "max_s": 20.0, "min_frames": 10}
     return Limits(**{**fixed, "to_units": units, **changed})
 

@@ -1,11 +1,9 @@
-"""Codes of languages: which are accepted, and which lower-case ``I`` to a dotless letter. Pure data.
+"""Codes of languages: which are accepted. Pure data.
 
 Two-letter codes are checked against ISO 639-1. Of the 7,900 three-letter codes of ISO 639-3 only the form is checked.
 """
 
 import re
-
-from jobs.errors import DataError
 
 _ISO_639_1 = """
 aa ab ae af ak am an ar as av ay az ba be bg bh bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv dz ee el en eo
@@ -15,28 +13,21 @@ no nr nv ny oc oj om or os pa pi pl ps pt qu rm rn ro ru rw sa sc sd se sg sh si
 ta te tg th ti tk tl tn to tr ts tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
 """
 _TAG = re.compile(r"(?P<language>[a-z]{2,3})([-_][a-z0-9]{2,8})*", re.IGNORECASE)
-_DOTLESS_I = frozenset({"tr", "tur", "az", "aze", "azj", "crh", "gag", "tt", "tat"})
-"""Turkish, Azerbaijani, Crimean Tatar, Gagauz and Tatar, when written in Latin letters."""
 
 
-def primary_code(language: str, where: str) -> str:
+def primary_code(language: str) -> str:
     """Return the language of a tag in lower case (``sv`` of ``sv-SE``), "" of an empty one.
 
     Raises:
-        DataError: It is no BCP-47 tag, or its language is not in ISO 639.
+        ValueError: It is no BCP-47 tag, or its language is not in ISO 639.
     """
     if not language:
         return ""
     match = _TAG.fullmatch(language)
     code = match["language"].lower() if match else ""
     if not match or (len(code) == 2 and code not in _ISO_639_1.split()):
-        raise DataError(
-            f"{where}.language: {language!r} is no language code; write one of ISO 639 or BCP-47, for example es, "
-            f"sv-SE, zh-TW or nan, or leave it empty for rules that hold for every script"
+        raise ValueError(
+            f"{language!r} is no language code; write one of ISO 639 or BCP-47, for example es, sv-SE, zh-TW or nan, "
+            "or leave it empty for rules that hold for every script"
         )
     return code
-
-
-def has_dotless_i(code: str) -> bool:
-    """Tell whether ``I`` is the capital of a dotless letter, and the dotted capital that of ``i``."""
-    return code in _DOTLESS_I
