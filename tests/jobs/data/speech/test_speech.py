@@ -52,7 +52,10 @@ def test_a_batch_holds_what_the_objective_asks_for(prepare) -> None:
     assert values_BS.dtype == torch.float32 and mask_BS.dtype == labels_BU.dtype == batch["group"].dtype == torch.int64
     assert batch["weight"].tolist() == [1, 1, 1, 1] and batch["weight"].dtype == torch.float32
     lengths_B = mask_BS.sum(1)
-    assert values_BS.shape == mask_BS.shape == (4, int(lengths_B.max()))
+    tenth = RATE // 10
+    longest = int(lengths_B.max())
+    assert values_BS.shape == mask_BS.shape == (4, longest + -longest % tenth)
+    assert longest % tenth  # or nothing was added
     assert (values_BS[mask_BS == 0] == 0).all()
     frames = inputs.frames(values_BS.shape[1])
     assert batch["time_mask"].shape == (4, frames) and batch["channel_mask"].shape == (4, 128)
@@ -68,7 +71,7 @@ def test_a_batch_holds_what_the_objective_asks_for(prepare) -> None:
 def test_samples_are_scaled_as_by_transformers_feature_extractor(prepare, corpus) -> None:
     inputs = speech_input()
     batches = list(prepare(batch_size=4).eval)
-    longest = batches[0]["input_values"][0]  # 6/7 of the way from 0.3 to 1.2 s
+    longest = batches[0]["input_values"][0][batches[0]["attention_mask"][0] == 1]  # 6/7 of the way from 0.3 to 1.2 s
     clip = next(c for c in (corpus[1].parent / "clips").iterdir() if abs(c.stat().st_size - 2 * len(longest) - 44) < 4)
     number = int(clip.stem[2:])
     theirs = inputs.extractor(tone(len(longest) / RATE, pitch_hz=200 + 7 * number), sampling_rate=RATE).input_values[0]
@@ -116,8 +119,10 @@ def test_a_model_that_is_not_told_of_padding_gets_the_longest_clip_of_the_step(p
     inputs = speech_input(sees_padding=False)
     told = prepare(batch_size=6, micro_batch_size=2).train.at(1)
     untold = prepare(batch_size=6, micro_batch_size=2, inputs=inputs).train.at(1)
-    assert len({batch["input_values"].shape[1] for batch in told}) == 3
-    assert {b["input_values"].shape[1] for b in untold} == {max(b["input_values"].shape[1] for b in told)}
+    lengths = [int(batch["attention_mask"].sum(1).max()) for batch in told]
+    assert len(set(lengths)) == 3
+    assert [b["input_values"].shape[1] for b in told] == [length + -length % (RATE // 10) for length in lengths]
+    assert {b["input_values"].shape[1] for b in untold} == {max(lengths)}
 
 
 def test_rows_that_only_fill_up_a_micro_batch_do_not_count(prepare) -> None:
