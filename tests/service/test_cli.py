@@ -165,30 +165,6 @@ def test_wait_gives_1_when_a_job_did_not_succeed(recipe: Path, run: Run, world: 
     assert reason.startswith("teacher is FAILED:") and "the data has no rows" in reason
 
 
-def test_why_points_to_the_log_whose_end_it_prints(recipe: Path, run: Run, world: World) -> None:
-    world.cluster.automatic = False
-    run("submit", recipe)
-    attempt = world.start("teacher")
-    world.directory("teacher").rank_log(1, 0).write_text("rank 0\n")
-    world.cluster.logs[attempt] = "the driver's words\n"
-    world.cluster.finish(attempt, StopReason.INTERNAL, message="the data has no rows")
-    world.step()
-    words = run("why", "teacher").stdout
-    command = f"prunus logs {world.job('teacher').id} --driver"
-    assert f"end of the driver's log (`{command}`" in words and words.endswith("the driver's words\n")
-    assert run(*command.split()[1:]).stdout == "the driver's words\n"
-
-
-def test_why_tells_a_mistake_of_the_user_by_its_message_alone(recipe: Path, run: Run, world: World) -> None:
-    world.cluster.automatic = False
-    run("submit", recipe)
-    attempt = world.start("teacher")
-    world.cluster.logs[attempt] = "Traceback (most recent call last)\n"
-    world.cluster.finish(attempt, StopReason.USER_ERROR, message="the data has no rows")
-    world.step()
-    assert run("why", "teacher").stdout == "teacher is FAILED: attempt 1 ended: user_error: the data has no rows\n"
-
-
 def test_wait_gives_up_after_its_time(recipe: Path, run: Run, world: World) -> None:
     world.cluster.automatic = False
     run("submit", recipe)
