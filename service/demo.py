@@ -1,7 +1,8 @@
 """``make demo``: the whole way on this machine, from real weights and words to fetched sparse checkpoints and tables.
 
-    data (offline, once) -> up -> submit prune_ofa/demo -> follow -> fetch three models -> table
-                               -> submit parp/demo      -> follow -> fetch three models and their comparison -> tables
+    data (offline, once) -> up -> submit prune_ofa/demo .. follow .. fetch three models -> table
+                               -> submit parp/demo      :           fetch three models and their comparison -> tables
+Both campaigns are queued at once, so that jobs of one rank run two at a time, each beside one of the other campaign.
 A second run finds data, servers and finished jobs again, verifies what was fetched, and only prints the tables.
 """
 
@@ -10,6 +11,7 @@ import importlib
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import RenderableType
@@ -43,9 +45,8 @@ def main() -> int:
         campaigns = [recipe_files.load_recipe(name, []) for name in ("prune_ofa/demo", "parp/demo")]
         state = embedded.up(home, None, terminal.note)
         with Client(state.server_url) as client:
-            text = run_campaign(client, campaigns[0])
+            text, speech = run_campaigns(client, campaigns)
             pages = [prune_ofa_page(client, text)] if text else []
-            speech = run_campaign(client, campaigns[1]) if text else []
             pages += [parp_page(client, speech)] if speech else []
     except (ServiceError, ConfigError) as error:
         terminal.note(f"error: {error}")
@@ -69,14 +70,18 @@ def main() -> int:
     return 0
 
 
-def run_campaign(client: Client, campaign: Campaign) -> list[JobView]:
-    """Queue a campaign, or find it again, and follow it; its jobs, or none if one did not succeed."""
-    view = submit_or_reuse(client, campaign)
-    jobs = follow.follow(client, [job.id for job in view.jobs], terminal.stdout(), terminal.note)
-    failed = [job for job in jobs if job.state is not JobState.SUCCEEDED]
-    for job in failed:
-        terminal.note(f"{job.name} is {job.state.value}: {job.why}")
-    return [] if failed else jobs
+def run_campaigns(client: Client, campaigns: Sequence[Campaign]) -> list[list[JobView]]:
+    """Queue the campaigns, or find them again, and follow them together; the jobs of each, none of one that did not
+    succeed whole.
+    """
+    groups = [[job.id for job in submit_or_reuse(client, campaign).jobs] for campaign in campaigns]
+    ids = [job_id for group in groups for job_id in group]
+    jobs = {job.id: job for job in follow.follow(client, ids, terminal.stdout(), terminal.note)}
+    for job in jobs.values():
+        if job.state is not JobState.SUCCEEDED:
+            terminal.note(f"{job.name} is {job.state.value}: {job.why}")
+    followed = [[jobs[job_id] for job_id in group] for group in groups]
+    return [group if all(job.state is JobState.SUCCEEDED for job in group) else [] for group in followed]
 
 
 def prune_ofa_page(client: Client, jobs: list[JobView]) -> RenderableType:

@@ -1,10 +1,18 @@
-"""The demo's table: sizes out of the manifests, zeros out of what was fetched."""
+"""The demo's table: sizes out of the manifests, zeros out of what was fetched; its campaigns, which share the cores."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from command_line import clock_that
 from rich.console import Console
+from world import World, finish, make_campaign, make_spec
 
-from service.demo import results_table, weight_bytes
+from configs import Launch, StopReason
+from service import follow
+from service.client import Client
+from service.demo import results_table, run_campaigns, weight_bytes
+from service.recipe_files import load_recipe
 from service.wire import ArtifactView, FileView, JobState, JobView
 
 
@@ -39,3 +47,52 @@ def test_a_dense_model_has_no_compact_size(tmp_path: Path) -> None:
     assert header.split()[-3:] == ["PLAIN", "COMPACT", "TIME"]
     assert teacher.split()[1:3] == ["90.0", "MB"] and "49.0 MB" not in teacher
     assert "90.0 MB  49.0 MB" in sparse
+
+
+def starting(world: World) -> list[str]:
+    return sorted(job.spec.name for job in world.store.jobs() if job.state is JobState.STARTING)
+
+
+def test_jobs_of_one_rank_run_beside_those_of_the_other_campaign(world: World) -> None:
+    """On two cores, whatever the gangs of two ranks leave."""
+    for recipe in ("prune_ofa/demo", "parp/demo"):
+        world.submitter.submit(load_recipe(recipe))
+    for gang in ("teacher", "sparse"):
+        world.step()
+        assert starting(world) == [gang]
+        finish(world, gang, {"model/config.json": "{}"})
+    world.step()
+    assert starting(world) == ["dense-task", "three-languages"]
+    finish(world, "three-languages", {"model/config.json": "{}"})
+    world.step()
+    assert starting(world) == ["dense-task", "parp-es"]
+
+
+@pytest.fixture
+def clock(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Looking again is a step of the server."""
+    monkeypatch.setattr(follow, "time", clock_that(world.step))
+    yield
+
+
+@pytest.mark.usefixtures("clock")
+def test_a_campaign_that_fails_does_not_take_the_other_along(world: World, client: Client) -> None:
+    world.cluster.automatic = True
+    good = make_campaign(make_spec("a"), make_spec("b", "job:a"), name="good")
+    bad = make_campaign(make_spec("c"), make_spec("d", "job:c"), name="bad")
+    submit = world.cluster.submit
+
+    def fail_c(launch: Launch) -> None:
+        submit(launch)
+        if launch.job_name == "c":
+            world.cluster.finish(launch.attempt_id, StopReason.USER_ERROR, "no such column")
+
+    world.cluster.submit = fail_c  # type: ignore[method-assign]
+    ended, nothing = run_campaigns(client, [good, bad])
+    assert [job.name for job in ended] == ["a", "b"] and nothing == []
+    assert world.state("d") is JobState.SKIPPED
+
+    world.cluster.submit = submit  # type: ignore[method-assign]
+    again, mended = run_campaigns(client, [good, bad])
+    assert [job.id for job in again] == [job.id for job in ended]
+    assert [job.name for job in mended] == ["c", "d"]
