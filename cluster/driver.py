@@ -1,30 +1,26 @@
 """Entry point of an attempt on the cluster: ``python -m cluster.driver LAUNCH.json``, started by Ray Jobs.
 
-    read launch -> same version? -> fence -> Ray Train: a gang of ranks -> outcome.json (atomic, last)
+    read launch -> same version? -> fence -> a gang of ranks (``cluster.gang``) -> outcome.json (atomic, last)
+                                             or, of a comparison, one rank in this process
 
-Ray Train owns the worker group, its placement and the process group; this file only says what it wants and writes
-down how it ended.
+Ray Train owns the worker group, its placement and the process group; this file only writes down how it ended.
 """
 
 import contextlib
+import importlib
 import json
 import logging
+import signal
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import ray
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchConfig, TorchTrainer
-
 from cluster.worker import RESULT, run_rank
-from configs import Launch, Outcome, RankError, StopReason, __version__
+from configs import ComparisonSpec, Launch, Outcome, RankError, StopReason, __version__
 from configs.artifacts import JobDirectory, write_atomic
-from configs.spec import JobBase
 
 log = logging.getLogger(__name__)
-_PROCESS_GROUP_TIMEOUT_S = 1800
 
 
 def main(path: str) -> int:
@@ -43,7 +39,7 @@ def main(path: str) -> int:
     facts: dict[str, Any] = {"reason": StopReason.LAUNCH_FAILED}
     try:
         _check_version(launch)
-        build_trainer(launch, path).fit()
+        _run(launch, path)
         facts = _success(directory, launch)
     except _WrongVersion as error:
         facts = {"reason": StopReason.USER_ERROR, "message": str(error)}
@@ -89,36 +85,14 @@ def _fence(directory: JobDirectory, launch: Launch) -> bool:
     return True
 
 
-def build_trainer(launch: Launch, launch_path: str) -> TorchTrainer:
-    """Say to Ray Train what gang this attempt needs."""
-    spec = launch.spec
-    return TorchTrainer(
-        run_rank,
-        train_loop_config={"launch": launch_path},
-        scaling_config=scaling(spec),
-        torch_config=TorchConfig(
-            backend="nccl" if spec.resources.gpus_per_rank else "gloo", timeout_s=_PROCESS_GROUP_TIMEOUT_S
-        ),
-        run_config=RunConfig(
-            name=launch.attempt_id,
-            storage_path=str(JobDirectory(launch.job_dir).attempt(launch.attempt) / "ray"),
-            failure_config=FailureConfig(max_failures=0),  # the service retries, by class of failure
-        ),
-    )
-
-
-def scaling(spec: JobBase) -> ScalingConfig:
-    """Gang of a spec: ranks, and what each one holds."""
-    need = spec.resources
-    per_worker: dict[str, float] = {"CPU": need.cpus_per_rank}
-    if need.gpus_per_rank:
-        per_worker["GPU"] = need.gpus_per_rank
-    return ScalingConfig(
-        num_workers=need.num_ranks,
-        use_gpu=need.gpus_per_rank > 0,
-        resources_per_worker=per_worker,
-        placement_strategy={"pack": "PACK", "spread": "SPREAD"}[need.placement],
-    )
+def _run(launch: Launch, path: str) -> None:
+    """Run all ranks to their end. A comparison has one and trains nothing: Ray Train's actors would be most of its
+    work (20 of 46 CPU seconds), and Ray Jobs has placed this process where its CPU is free.
+    """
+    if isinstance(launch.spec, ComparisonSpec):
+        run_rank({"launch": path})
+        return
+    importlib.import_module("cluster.gang").run_gang(launch, path)  # brings Ray Train, and with it torch
 
 
 def _success(directory: JobDirectory, launch: Launch) -> dict[str, Any]:
@@ -166,5 +140,5 @@ def _silent_death(spoke: set[int], launch: Launch, first: RankError) -> dict[str
 
 
 if __name__ == "__main__":
-    ray.init(log_to_driver=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that an outcome says so; Ray's own does the same
     sys.exit(main(sys.argv[1]))

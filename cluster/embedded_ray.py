@@ -106,6 +106,11 @@ class EmbeddedRay:
             "RAY_JOB_STOP_WAIT_TIME_S": str(STOP_GRACE_S),
             # On TERM the head would wait 30 s for Ray Train's detached actors, which stay.
             "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+            # Ray's log monitor would list all logs of the session ten times a second, its event agent as often.
+            "RAY_LOG_MONITOR_MANY_FILES_THRESHOLD": "0",
+            "LOG_NAME_UPDATE_INTERVAL_S": "2",
+            "EVENT_AGENT_REPORT_INTERVAL_SECONDS": "1",
+            "REPORTER_UPDATE_INTERVAL_MS": "15000",
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self.threads_per_rank)),
             **({} if has_gpu else {"DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cpu")}),
         }

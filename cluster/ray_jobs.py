@@ -18,7 +18,7 @@ import httpx
 
 from cluster.errors import ClusterRefused, ClusterUnreachable
 from cluster.executor import Capacity, Node, Poll, RayStatus
-from configs import Launch
+from configs import ComparisonSpec, Launch
 from configs.artifacts import JobDirectory
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,9 @@ class RayJobs:
     def submit(self, launch: Launch) -> None:
         """See ``Executor.submit``."""
         path = JobDirectory(launch.job_dir).launch(launch.attempt)
-        self._start(launch, launch.attempt_id, "cluster.driver", path, attempt_environment(launch))
+        # A comparison runs in the driver itself (``cluster.driver``); of a gang, the ranks hold what is asked for.
+        cpus = launch.spec.resources.cpus_per_rank if isinstance(launch.spec, ComparisonSpec) else 0
+        self._start(launch, launch.attempt_id, "cluster.driver", path, attempt_environment(launch), cpus)
 
     def publish(self, launch: Launch, submission_id: str) -> None:
         """See ``Executor.publish``."""
@@ -112,8 +114,16 @@ class RayJobs:
             )
         )
 
-    def _start(self, launch: Launch, submission_id: str, module: str, path: Path, variables: dict[str, str]) -> None:
-        """Submit ``python -m MODULE PATH``; 0 CPUs: it holds no place that a gang waits for."""
+    def _start(
+        self,
+        launch: Launch,
+        submission_id: str,
+        module: str,
+        path: Path,
+        variables: dict[str, str],
+        cpus: float = 0,
+    ) -> None:
+        """Submit ``python -m MODULE PATH``; with 0 CPUs it holds no place that a gang waits for."""
         environment = dict(self._runtime_env)
         environment["env_vars"] = {**variables, **environment.get("env_vars", {})}
         if self._ship_code:
@@ -122,7 +132,7 @@ class RayJobs:
             "entrypoint": f"{self._python} -m {module} {shlex.quote(str(path))}",
             "submission_id": submission_id,
             "runtime_env": environment,
-            "entrypoint_num_cpus": 0,
+            "entrypoint_num_cpus": cpus,
             "metadata": {"prunus_job": launch.job_id, "prunus_name": launch.job_name},
         }
         answer = self._call("POST", "/api/jobs/", json=body)

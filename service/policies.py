@@ -15,6 +15,9 @@ NUM_AGREEING_READS = 3
 """So often in a row must Ray say the same before it is believed that an attempt is over."""
 LEASE_S = 30.0
 """An attempt whose heartbeat is younger lives, whatever Ray says."""
+FRESH_S = 10.0
+"""Ray is not even asked about an attempt whose heartbeat is younger: a question a second for every job costs a laptop
+4% of a core, and the dashboard of a large cluster its answers."""
 STOPPING_LEASE_S = 5.0
 """The same for an attempt that was asked to stop; rank 0 writes every few seconds while it lives."""
 STOP_AGAIN_S = 15.0
@@ -131,6 +134,8 @@ def judge(evidence: Evidence) -> Verdict:
         reason = _with_stop(said, evidence.stop_reason)
         why = f"outcome.json says {said}{_unasked(said, reason)}"
         return Verdict(True, reason, why, outcome=evidence.outcome)
+    if is_fresh(evidence):
+        return Verdict(False, None, f"the heartbeat is {evidence.heartbeat_age_s:.0f} s old")
     if evidence.ray is None:
         return Verdict(
             False, None, "Ray does not answer: nothing is concluded", evidence.last_status, evidence.num_reads
@@ -155,6 +160,12 @@ def has_own_outcome(evidence: Evidence) -> bool:
     """Whether the outcome was written by this attempt: an older one, with another token, counts for nothing."""
     outcome = evidence.outcome
     return outcome is not None and outcome.attempt_id == evidence.attempt_id and outcome.token == evidence.token
+
+
+def is_fresh(evidence: Evidence) -> bool:
+    """Whether the heartbeat alone says that the attempt lives; one that was asked to stop may end at any moment."""
+    age_s = evidence.heartbeat_age_s
+    return age_s is not None and age_s < FRESH_S and evidence.stop_reason is None
 
 
 def replace_ray(evidence: Evidence, ray: Poll | None) -> Evidence:

@@ -170,6 +170,8 @@ class Scheduler:
             if policies.has_own_outcome(evidence):
                 return evidence
             self._note_stale(attempt, left.outcome)
+        if policies.is_fresh(evidence):
+            return evidence
         return policies.replace_ray(evidence, self._poll(attempt))
 
     def _observe(self, job: JobRow, attempt: AttemptRow, left: Left, verdict: policies.Verdict) -> None:

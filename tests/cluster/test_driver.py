@@ -1,12 +1,16 @@
 """How the driver puts into one outcome what the ranks of a failed gang left."""
 
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from ray.train.v2.api.exceptions import WorkerGroupError
 
 from cluster.driver import _failure
-from configs import JobSpec, Launch, RankError, StopReason
+from configs import ComparisonSpec, JobSpec, Launch, Outcome, RankError, StopReason, __version__
 from configs.artifacts import JobDirectory, write_atomic
 
 LOST = StopReason.WORKER_LOST
@@ -36,8 +40,8 @@ def launch_of(root: Path, num_ranks: int) -> Launch:
 def fail(root: Path, num_ranks: int, *records: tuple[int, StopReason, str]) -> dict[str, object]:
     """What the driver says when these ranks left these words, in this order of time."""
     directory = JobDirectory(root)
-    for time, (rank, reason, message) in enumerate(records):
-        record = RankError(rank=rank, reason=reason, message=message, time=float(time))
+    for order, (rank, reason, message) in enumerate(records):
+        record = RankError(rank=rank, reason=reason, message=message, time=float(order))
         write_atomic(directory.rank_error(1, rank), record.model_dump_json())
     return _failure(directory, launch_of(root, num_ranks), RuntimeError("Ray's own words"))
 
@@ -83,3 +87,23 @@ def test_without_a_readable_word_it_is_a_lost_worker_in_the_words_of_ray(tmp_pat
     facts = fail(tmp_path, 1)
     assert facts["reason"] is LOST
     assert "Ray's own words" in str(facts["message"])
+
+
+def test_a_comparison_runs_without_ray_and_its_stop_leaves_an_outcome(tmp_path: Path) -> None:
+    spec = ComparisonSpec.model_validate({"name": "c", "compare": {"jobs": ["a", "b"]}})
+    launch = launch_of(tmp_path, 1).model_copy(update={"spec": spec, "prunus_version": __version__})
+    directory = JobDirectory(tmp_path)
+    write_atomic(directory.launch(1), launch.model_dump_json(by_alias=True))
+    command = [sys.executable, "-m", "cluster.driver", str(directory.launch(1))]
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as process:
+        deadline = time.monotonic() + 60
+        while not directory.fence.is_file():
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1.0)  # it imports what compares
+        libraries = Path(f"/proc/{process.pid}/maps").read_text()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 1
+    assert "_raylet" not in libraries
+    outcome = Outcome.model_validate_json(directory.outcome(1).read_text())
+    assert (outcome.reason, outcome.message) == (StopReason.CANCELLED, "the driver was told to stop")

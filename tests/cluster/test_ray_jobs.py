@@ -10,6 +10,7 @@ from test_fake import make_launch
 
 from cluster.errors import ClusterRefused, ClusterUnreachable
 from cluster.ray_jobs import RayJobs
+from configs import ComparisonSpec
 
 
 class Dashboard:
@@ -50,6 +51,16 @@ def test_an_attempt_is_one_submission_of_its_driver(dashboard: Dashboard, tmp_pa
     assert dashboard.body["submission_id"] == "j-1-a1"
     assert dashboard.body["entrypoint"] == f"py -m cluster.driver {tmp_path}/attempts/1/launch.json"
     assert dashboard.body["runtime_env"]["env_vars"]["PRUNUS_ATTEMPT"] == "j-1-a1"
+    assert dashboard.body["entrypoint_num_cpus"] == 0  # the ranks hold what the gang asked for
+
+
+def test_a_comparison_holds_its_cpu_itself(dashboard: Dashboard, tmp_path: Path) -> None:
+    """It runs in the driver, which Ray must not start where no CPU is free."""
+    spec = ComparisonSpec.model_validate(
+        {"name": "c", "compare": {"jobs": ["a", "b"]}, "resources": {"cpus_per_rank": 2}}
+    )
+    make_ray(dashboard).submit(make_launch(tmp_path).model_copy(update={"spec": spec}))
+    assert dashboard.body["entrypoint_num_cpus"] == 2
 
 
 def test_a_try_to_publish_is_a_submission_that_holds_no_cpu_and_is_no_process_of_the_attempt(

@@ -7,7 +7,7 @@ import pytest
 from cluster.executor import Poll
 from configs import Outcome, RankError, StopReason
 from service.ending import summarize_end
-from service.policies import Evidence, Parent, Verdict, judge, overdue, retry, should_send_stop, unblock
+from service.policies import Evidence, Parent, Verdict, is_fresh, judge, overdue, retry, should_send_stop, unblock
 from service.wire import JobState as S
 
 
@@ -112,6 +112,21 @@ def test_evidence_is_weighed_in_order(more: dict[str, Any], reason: str | None) 
 def test_reads_are_counted_only_while_they_agree(more: dict[str, Any], status: str | None, reads: int) -> None:
     verdict = judge(evidence(**more))
     assert (verdict.ray_status, verdict.ray_reads) == (status, reads)
+
+
+@pytest.mark.parametrize(
+    ("age_s", "stop_reason", "fresh"),
+    [(9.9, None, True), (10.0, None, False), (None, None, False), (1.0, StopReason.CANCELLED, False)],
+)
+def test_ray_is_not_asked_under_a_fresh_heartbeat_unless_the_attempt_was_asked_to_stop(
+    age_s: float | None, stop_reason: StopReason | None, fresh: bool
+) -> None:
+    known = evidence(heartbeat_age_s=age_s, stop_reason=stop_reason, ray=None, last_status="failed", num_reads=2)
+    assert is_fresh(known) is fresh
+    verdict = judge(known)
+    assert not verdict.ended
+    assert (verdict.ray_status, verdict.ray_reads) == ((None, 0) if fresh else ("failed", 2))
+    assert ("does not answer" in verdict.why) is not fresh
 
 
 def test_the_error_a_rank_left_names_the_reason() -> None:

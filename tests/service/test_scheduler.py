@@ -255,6 +255,24 @@ def test_a_fresh_heartbeat_outweighs_ray_until_its_lease_is_over(world: World) -
     assert world.attempt("a").reason is StopReason.WORKER_LOST
 
 
+def test_ray_is_asked_about_an_attempt_once_its_heartbeat_is_silent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    poll = world.cluster.poll
+    monkeypatch.setattr(world.cluster, "poll", lambda i: asked.append(i) or poll(i))  # type: ignore[func-returns-value]
+    world.submit(make_spec("a"))
+    attempt = world.start("a")
+    asked.clear()
+    for _ in range(4):
+        world.cluster.beat(attempt, world.clock.now)
+        world.step(5)
+    assert asked == []
+    world.step(10)
+    assert 4 <= len(asked) <= 6
+    assert world.state("a") is JobState.RUNNING
+
+
 def test_the_rank_that_failed_first_gives_the_message_where_there_is_no_outcome(world: World) -> None:
     world.submit(make_spec("a", resources={"num_ranks": 2}))
     attempt = world.start("a")
