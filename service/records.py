@@ -4,6 +4,7 @@ import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -143,6 +144,12 @@ def _base32(number: int) -> str:
     return digits
 
 
+@lru_cache(maxsize=2048)
+def _read_spec(text: str) -> AnySpec:
+    """A spec never changes, and reading it is most of reading a row; the scheduler reads every open job each second."""
+    return _SPEC.validate_json(text, extra="ignore")
+
+
 def job_row(row: Mapping[Any, Any]) -> JobRow:
     """Read one row of the table of jobs. Keys of its spec that this release does not know are dropped.
 
@@ -156,7 +163,7 @@ def job_row(row: Mapping[Any, Any]) -> JobRow:
         name=row["name"],
         state=JobState(row["state"]),
         why=row["why"],
-        spec=_SPEC.validate_json(row["spec"], extra="ignore"),
+        spec=_read_spec(row["spec"]),
         parents=tuple(json.loads(row["parents"])),
         references=json.loads(row["job_references"]),
         created_at=row["created_at"],

@@ -121,8 +121,11 @@ class Scheduler:
         """Look at everything once."""
         for job, attempt in self._store.active():
             self._guarded(job, partial(self._watch, job, attempt))
-        for job in self._store.jobs([JobState.BLOCKED]):
-            self._guarded(job, partial(self._unblock, job))
+        blocked = self._store.jobs([JobState.BLOCKED])
+        parents = self._store.jobs(ids={parent for job in blocked for parent in job.parents}) if blocked else []
+        found = {row.id: policies.Parent(row.name, row.state) for row in parents}
+        for job in blocked:
+            self._guarded(job, partial(self._unblock, job, found))
         self._dispatch()
 
     def _guarded(self, job: JobRow, act: Callable[[], None]) -> None:
@@ -266,8 +269,7 @@ class Scheduler:
 
     # ---- unblock
 
-    def _unblock(self, job: JobRow) -> None:
-        found = {row.id: policies.Parent(row.name, row.state) for row in self._store.jobs(ids=job.parents)}
+    def _unblock(self, job: JobRow, found: Mapping[str, policies.Parent]) -> None:
         decision = policies.unblock(policies.all_parents(job.parents, found))
         if decision.action == "queue":
             self._store.transition(job, JobState.QUEUED, decision.reason)
