@@ -10,17 +10,21 @@ import contextlib
 import importlib
 import json
 import logging
+import os
 import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from cluster.worker import RESULT, run_rank
 from configs import ComparisonSpec, Launch, Outcome, RankError, StopReason, __version__
 from configs.artifacts import JobDirectory, write_atomic
 
 log = logging.getLogger(__name__)
+log.setLevel(logging.INFO)  # whatever a rank in this process makes of the rest
+_NICENESS = 15
+"""Ray gives it to ranks, but not to drivers: a comparison must not outrank those that train."""
 
 
 def main(path: str) -> int:
@@ -43,6 +47,9 @@ def main(path: str) -> int:
         facts = _success(directory, launch)
     except _WrongVersion as error:
         facts = {"reason": StopReason.USER_ERROR, "message": str(error)}
+    except _NoRay as error:
+        log.exception("the gang was not started")
+        facts = {"reason": StopReason.LAUNCH_FAILED, "message": str(error)}
     except (SystemExit, KeyboardInterrupt):
         # Who asked is not known here: the service compares with what it asked for itself.
         facts = {"reason": StopReason.CANCELLED, "message": "the driver was told to stop"}
@@ -66,6 +73,10 @@ class _WrongVersion(Exception):
     """Server and cluster have different prunus."""
 
 
+class _NoRay(Exception):
+    """Ray, or what a gang needs of it, is not there."""
+
+
 def _check_version(launch: Launch) -> None:
     if launch.prunus_version != __version__:
         raise _WrongVersion(
@@ -86,13 +97,19 @@ def _fence(directory: JobDirectory, launch: Launch) -> bool:
 
 
 def _run(launch: Launch, path: str) -> None:
-    """Run all ranks to their end. A comparison has one and trains nothing: Ray Train's actors would be most of its
-    work (20 of 46 CPU seconds), and Ray Jobs has placed this process where its CPU is free.
+    """Run all ranks to their end. A comparison has one and trains nothing: Ray Train's actors (18 CPU seconds) would be
+    most of its work, and Ray Jobs has placed this process where its CPU is free.
     """
     if isinstance(launch.spec, ComparisonSpec):
+        os.nice(_NICENESS)
         run_rank({"launch": path})
         return
-    importlib.import_module("cluster.gang").run_gang(launch, path)  # brings Ray Train, and with it torch
+    try:
+        gang = importlib.import_module("cluster.gang")  # brings Ray Train, and with it torch
+        gang.connect()
+    except Exception as error:
+        raise _NoRay(f"Ray could not be joined ({type(error).__name__}: {str(error).strip()[:500]})") from error
+    gang.run_gang(launch, path)
 
 
 def _success(directory: JobDirectory, launch: Launch) -> dict[str, Any]:
@@ -139,6 +156,11 @@ def _silent_death(spoke: set[int], launch: Launch, first: RankError) -> dict[str
     }
 
 
-if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that an outcome says so; Ray's own does the same
+def enter() -> NoReturn:
+    """Run the attempt whose launch the command line names; told to stop, leave an outcome that says so."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # Ray, once it is joined, does the same
     sys.exit(main(sys.argv[1]))
+
+
+if __name__ == "__main__":
+    enter()

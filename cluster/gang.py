@@ -12,13 +12,17 @@ from configs.spec import JobBase
 _PROCESS_GROUP_TIMEOUT_S = 1800
 
 
+def connect() -> None:
+    """Join the Ray cluster that started this driver."""
+    ray.init(log_to_driver=True)
+
+
 def run_gang(launch: Launch, launch_path: str) -> None:
     """Start the gang, and wait for its end.
 
     Raises:
         Exception: Ray Train's, if the gang did not start or a rank failed.
     """
-    ray.init(log_to_driver=True)
     build_trainer(launch, launch_path).fit()
 
 

@@ -1,7 +1,8 @@
-"""What each Ray Train worker runs: the one place where this room reaches ``jobs``.
+"""What each rank runs, in a Ray Train worker or, of a comparison, in the driver: the one place where this room reaches
+``jobs``.
 
-Imports of ``jobs`` (and so of torch and transformers) happen inside the function, in the worker's process; the driver
-stays light.
+Imports of ``jobs`` (and so of torch and transformers) happen inside the function, in the rank's process; a driver of a
+gang stays light.
 """
 
 import json
@@ -21,7 +22,7 @@ def run_rank(config: dict[str, Any]) -> None:
     Args:
         config: ``{"launch": path of launch.json}``.
     """
-    from jobs.run import run_rank as run  # noqa: PLC0415 - the seam: torch is loaded in workers only
+    from jobs.run import run_rank as run  # noqa: PLC0415 - the seam: torch is loaded by ranks only
 
     launch = Launch.model_validate_json(Path(config["launch"]).read_text(encoding="utf-8"))
     result = run(launch)

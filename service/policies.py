@@ -15,11 +15,11 @@ NUM_AGREEING_READS = 3
 """So often in a row must Ray say the same before it is believed that an attempt is over."""
 LEASE_S = 30.0
 """An attempt whose heartbeat is younger lives, whatever Ray says."""
+STOPPING_LEASE_S = 5.0
+"""The same for an attempt that was asked to stop; rank 0 writes every few seconds while it lives."""
 FRESH_S = 10.0
 """Ray is not even asked about an attempt whose heartbeat is younger: a question a second for every job costs a laptop
 4% of a core, and the dashboard of a large cluster its answers."""
-STOPPING_LEASE_S = 5.0
-"""The same for an attempt that was asked to stop; rank 0 writes every few seconds while it lives."""
 STOP_AGAIN_S = 15.0
 """Pause between two requests to stop the same attempt."""
 
@@ -197,7 +197,7 @@ def _end_by_ray(evidence: Evidence, status: str) -> tuple[StopReason, str]:
         return StopReason.WORKER_LOST, "Ray says stopped, though we did not ask"
     if evidence.heartbeat_age_s is None:
         return StopReason.LAUNCH_FAILED, "Ray says failed, before the first rank gave a sign of life"
-    return StopReason.WORKER_LOST, "Ray says failed"
+    return StopReason.WORKER_LOST, "Ray says failed; often the node ran out of memory or was taken away"
 
 
 def _with_stop(reason: StopReason, stop_reason: StopReason | None) -> StopReason:

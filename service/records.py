@@ -144,7 +144,7 @@ def _base32(number: int) -> str:
     return digits
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=10_000)
 def _read_spec(text: str) -> AnySpec:
     """A spec never changes, and reading it is most of reading a row; the scheduler reads every open job each second."""
     return _SPEC.validate_json(text, extra="ignore")

@@ -269,12 +269,13 @@ class Scheduler:
 
     # ---- unblock
 
-    def _unblock(self, job: JobRow, found: Mapping[str, policies.Parent]) -> None:
+    def _unblock(self, job: JobRow, found: dict[str, policies.Parent]) -> None:
         decision = policies.unblock(policies.all_parents(job.parents, found))
         if decision.action == "queue":
             self._store.transition(job, JobState.QUEUED, decision.reason)
         elif decision.action == "skip":
             self._store.transition(job, JobState.SKIPPED, decision.reason, finished_at=self._clock())
+            found[job.id] = policies.Parent(job.name, JobState.SKIPPED)  # so that what waits for it is skipped as well
         else:
             self._store.set_why(job, decision.reason)
             return

@@ -1,5 +1,6 @@
 """How the driver puts into one outcome what the ranks of a failed gang left."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from ray.train.v2.api.exceptions import WorkerGroupError
 
+from cluster import driver, gang
 from cluster.driver import _failure
 from configs import ComparisonSpec, JobSpec, Launch, Outcome, RankError, StopReason, __version__
 from configs.artifacts import JobDirectory, write_atomic
@@ -89,21 +91,61 @@ def test_without_a_readable_word_it_is_a_lost_worker_in_the_words_of_ray(tmp_pat
     assert "Ray's own words" in str(facts["message"])
 
 
-def test_a_comparison_runs_without_ray_and_its_stop_leaves_an_outcome(tmp_path: Path) -> None:
+def comparison_of(root: Path) -> Path:
+    """The launch of a comparison, where the driver looks for it."""
     spec = ComparisonSpec.model_validate({"name": "c", "compare": {"jobs": ["a", "b"]}})
-    launch = launch_of(tmp_path, 1).model_copy(update={"spec": spec, "prunus_version": __version__})
-    directory = JobDirectory(tmp_path)
-    write_atomic(directory.launch(1), launch.model_dump_json(by_alias=True))
-    command = [sys.executable, "-m", "cluster.driver", str(directory.launch(1))]
-    with subprocess.Popen(command, cwd=Path(__file__).parents[2]) as process:
-        deadline = time.monotonic() + 60
-        while not directory.fence.is_file():
-            assert process.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-        time.sleep(1.0)  # it imports what compares
-        libraries = Path(f"/proc/{process.pid}/maps").read_text()
+    launch = launch_of(root, 1).model_copy(update={"spec": spec, "prunus_version": __version__})
+    path = JobDirectory(root).launch(1)
+    write_atomic(path, launch.model_dump_json(by_alias=True))
+    return path
+
+
+def outcome_of(root: Path) -> Outcome:
+    return Outcome.model_validate_json(JobDirectory(root).outcome(1).read_text())
+
+
+def test_ray_that_cannot_be_joined_is_a_failed_launch_and_no_lost_rank(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = JobDirectory(tmp_path).launch(1)
+    launch = launch_of(tmp_path, 1).model_copy(update={"prunus_version": __version__})
+    write_atomic(path, launch.model_dump_json(by_alias=True))
+
+    def refuse() -> None:
+        raise ConnectionError("no head at this address")
+
+    monkeypatch.setattr(gang, "connect", refuse)
+    assert driver.main(str(path)) == 1
+    outcome = outcome_of(tmp_path)
+    assert outcome.reason is StopReason.LAUNCH_FAILED
+    assert outcome.message == "Ray could not be joined (ConnectionError: no head at this address)"
+
+
+IN_THE_DRIVER = """
+import os, sys, time
+from pathlib import Path
+from cluster import driver
+
+def run_rank(config):
+    heavy = [name for name in ("ray", "torch") if name in sys.modules]
+    Path(config["launch"] + ".seen").write_text(f"{heavy} {os.nice(0)}")
+    time.sleep(60)
+
+driver.run_rank = run_rank
+driver.enter()
+"""
+"""The driver with a rank that says what it finds, and waits."""
+
+
+def test_a_comparison_runs_in_the_driver_without_ray_and_its_stop_leaves_an_outcome(tmp_path: Path) -> None:
+    path = comparison_of(tmp_path)
+    seen = Path(f"{path}.seen")
+    with subprocess.Popen([sys.executable, "-c", IN_THE_DRIVER, path], cwd=Path(__file__).parents[2]) as process:
+        while not (seen.is_file() and seen.read_text()):
+            assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 1
-    assert "_raylet" not in libraries
-    outcome = Outcome.model_validate_json(directory.outcome(1).read_text())
+    assert seen.read_text() == f"[] {min(19, os.nice(0) + 15)}"
+    outcome = outcome_of(tmp_path)
     assert (outcome.reason, outcome.message) == (StopReason.CANCELLED, "the driver was told to stop")
