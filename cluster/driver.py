@@ -107,8 +107,11 @@ def _run(launch: Launch, path: str) -> None:
     try:
         gang = importlib.import_module("cluster.gang")  # brings Ray Train, and with it torch
         gang.connect()
-    except Exception as error:
-        raise _NoRay(f"Ray could not be joined ({type(error).__name__}: {str(error).strip()[:500]})") from error
+    except Exception as error:  # of imports, of the connection, of versions that differ: no rank has begun
+        what = f"{type(error).__name__}: {str(error).strip()[:500]}"
+        raise _NoRay(
+            f"Ray could not be joined ({what}); check that the cluster has prunus[train], with the Ray that it runs"
+        ) from error
     gang.run_gang(launch, path)
 
 

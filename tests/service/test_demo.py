@@ -76,7 +76,9 @@ def clock(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("clock")
-def test_a_campaign_that_fails_does_not_take_the_other_along(world: World, client: Client) -> None:
+def test_a_campaign_that_fails_does_not_take_the_other_along(
+    world: World, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.cluster.automatic = True
     good = make_campaign(make_spec("a"), make_spec("b", "job:a"), name="good")
     bad = make_campaign(make_spec("c"), make_spec("d", "job:c"), name="bad")
@@ -87,12 +89,12 @@ def test_a_campaign_that_fails_does_not_take_the_other_along(world: World, clien
         if launch.job_name == "c":
             world.cluster.finish(launch.attempt_id, StopReason.USER_ERROR, "no such column")
 
-    world.cluster.submit = fail_c  # type: ignore[method-assign]
+    monkeypatch.setattr(world.cluster, "submit", fail_c)
     ended, nothing = run_campaigns(client, [good, bad])
     assert [job.name for job in ended] == ["a", "b"] and nothing == []
     assert world.state("d") is JobState.SKIPPED
 
-    world.cluster.submit = submit  # type: ignore[method-assign]
+    monkeypatch.setattr(world.cluster, "submit", submit)
     again, mended = run_campaigns(client, [good, bad])
     assert [job.id for job in again] == [job.id for job in ended]
     assert [job.name for job in mended] == ["c", "d"]
