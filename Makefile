@@ -40,7 +40,7 @@ test-gpu: setup
 	$(BIN)/python -m pytest -m gpu -rs
 
 demo: setup
-	$(BIN)/python -m service.demo
+	$(BIN)/python -m prunus.service.cli.demo
 
 bench: setup
 	$(BIN)/python -m benchmarks.run_all

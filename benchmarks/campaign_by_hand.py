@@ -7,8 +7,6 @@ One rank a job. A job that left its artifact in ``OUT`` with the same spec is no
 where it was. What a recipe's comparison says is in ``OUT/compare/artifacts/README.md``.
 """
 
-import jobs.run as job  # isort: skip - first: it repairs torchaudio before transformers is imported
-
 import argparse
 import json
 import os
@@ -21,10 +19,12 @@ from typing import Any
 
 import torch
 
-from configs import AnySpec, ConfigError, ResolvedSource, load_file
-from configs.artifacts import JOB_RECORD, MANIFEST, JobDirectory, sha256_file
-from configs.sources import source_kind
-from service.recipe_files import find_recipe
+from prunus.configs import AnySpec, ConfigError, ResolvedSource, load_file
+from prunus.configs.artifacts.layout import JOB_RECORD, MANIFEST, JobDirectory, sha256_file
+from prunus.configs.values.sources import source_kind
+from prunus.jobs import run
+from prunus.jobs.by_hand import launch_by_hand, source_by_hand
+from prunus.service.submission.shipped_recipes import find_recipe
 
 
 def main(arguments: list[str]) -> int:
@@ -131,13 +131,13 @@ def _fork(spec: AnySpec, out: Path) -> int:
 
         def resolve(role: str, reference: str) -> ResolvedSource:
             if source_kind(reference) != "job":
-                return job.source_by_hand(role, reference)
+                return source_by_hand(role, reference)
             root = JobDirectory(out / reference.removeprefix("job:")).artifacts
             digest = sha256_file(root / MANIFEST)
             return ResolvedSource(reference=reference, kind="artifact", location=str(root), manifest_sha256=digest)
 
-        launch = job.launch_by_hand(spec, out / spec.name, resolve)
-        job.run_rank(launch.model_copy(update={"cache_dir": str(out / "cache")}))
+        launch = launch_by_hand(spec, out / spec.name, resolve)
+        run.run_rank(launch.model_copy(update={"cache_dir": str(out / "cache")}))
         code = 0
     except Exception:
         traceback.print_exc()

@@ -16,14 +16,14 @@ import torch
 from benchmarks.masked_step import ALONE, SPARSITY
 from benchmarks.shapes import VOCABULARY, encoder, prunable
 from benchmarks.timing import RATIO_HEAD, machine, ratio_row, take_turns
-from configs.methods import GradualMagnitude
-from configs.patterns import count_to_remove
-from jobs import masks
-from jobs.enforcement import MaskedWeights
-from jobs.methods import Start
-from jobs.methods.gradual_magnitude import GradualMagnitudeMethod
-from jobs.selection import Scores, keep_largest
-from jobs.shards import Shard, shard_view
+from prunus.configs.methods.union import GradualMagnitude
+from prunus.configs.values.patterns import count_to_remove
+from prunus.jobs.engine.shards import Shard, shard_view
+from prunus.jobs.methods import Start
+from prunus.jobs.methods.gradual_magnitude import GradualMagnitudeMethod
+from prunus.jobs.sparsity import masks
+from prunus.jobs.sparsity.masked_weights import MaskedWeights
+from prunus.jobs.sparsity.select_smallest import Scores, keep_largest
 
 STEP = "one AdamW step over these weights"
 

@@ -18,12 +18,11 @@ from torch.nn.utils import prune
 
 from benchmarks.shapes import VOCABULARY, encoder, prunable
 from benchmarks.timing import RATIO_HEAD, machine, ratio_row, take_turns
-from configs.patterns import count_to_remove
-from jobs import engine as engine  # it keeps DeepSpeed from compiling an operator, behind a lock that may be stale
-from jobs.enforcement import MaskedWeights
-from jobs.ranks import Ranks
-from jobs.selection import Scores, keep_largest
-from jobs.shards import shard_view
+from prunus.configs.values.patterns import count_to_remove
+from prunus.jobs.engine.shards import shard_view
+from prunus.jobs.ranks import Ranks
+from prunus.jobs.sparsity.masked_weights import MaskedWeights
+from prunus.jobs.sparsity.select_smallest import Scores, keep_largest
 
 SPARSITY = 0.9
 MODELS = {"BERT-base layers (2 x 768)": (2, 768, 12), "MiniLM (6 x 384)": (6, 384, 12)}

@@ -18,11 +18,11 @@ from torch.nn.utils import prune
 from benchmarks.masked_step import ALONE, SPARSITY, hold
 from benchmarks.shapes import VOCABULARY, encoder, prunable
 from benchmarks.timing import machine, peak_over
-from configs.methods import GradualMagnitude
-from jobs.enforcement import MaskedWeights
-from jobs.methods import Start
-from jobs.methods.gradual_magnitude import GradualMagnitudeMethod
-from jobs.shards import shard_view
+from prunus.configs.methods.union import GradualMagnitude
+from prunus.jobs.engine.shards import shard_view
+from prunus.jobs.methods import Start
+from prunus.jobs.methods.gradual_magnitude import GradualMagnitudeMethod
+from prunus.jobs.sparsity.masked_weights import MaskedWeights
 
 CASES = ("dense", "held mask (ours)", "updates, regrow: false", "updates, regrow: true", "torch.nn.utils.prune")
 

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from benchmarks.timing import machine
-from jobs.projection_loss import Mix, Projection, projection_loss
+from prunus.jobs.objectives.projection_loss import Mix, Projection, projection_loss
 
 COLUMNS = ("rows of a chunk", "best, ms", "CPU time, ms", "CPU time to whole", "peak, MB", "peak to whole")
 HEAD = f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}"

@@ -23,8 +23,8 @@ import torch.multiprocessing as mp
 from torch.nn.utils import prune
 
 from benchmarks.timing import RATIO_HEAD, Samples, machine, peak_over, ratio_row, take_turns
-from jobs.ranks import Ranks
-from jobs.selection import Scores, keep_largest
+from prunus.jobs.ranks import Ranks
+from prunus.jobs.sparsity.select_smallest import Scores, keep_largest
 
 SPARSITY = 0.9
 OURS = "ours (exactly k)"

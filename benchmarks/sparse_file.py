@@ -18,8 +18,8 @@ import zstandard
 from safetensors.torch import load_file, save_file
 
 from benchmarks.timing import machine
-from jobs.compact import load_state, pack
-from service.compact import load_sparse, to_compact
+from prunus.configs.artifacts.compact.codec import load_sparse, to_compact
+from prunus.jobs.models.load_compact import load_state, pack
 
 HIDDEN, INNER = 768, 3072
 

@@ -13,12 +13,12 @@ import torch
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 from benchmarks.timing import machine, take_turns
-from configs.tasks import CTC
-from jobs.ctc_objective import CTCObjective
-from jobs.examples.speech_model import small_config
-from jobs.objective import Weights
-from jobs.ranks import Ranks
-from jobs.tasks.ctc import CTCTask
+from prunus.configs.tasks.union import CTC
+from prunus.jobs.examples.speech_model import small_config
+from prunus.jobs.objectives.base import Weights
+from prunus.jobs.objectives.ctc import CTCObjective
+from prunus.jobs.ranks import Ranks
+from prunus.jobs.tasks.ctc import CTCTask
 
 RATE = 16_000
 UNITS = ("<pad>", "<unk>", "|", *"abcdefghijklmnopqrstuvwxyz")

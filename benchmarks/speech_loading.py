@@ -27,10 +27,12 @@ from torchaudio.functional import resample
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
 from benchmarks.timing import Samples, machine, take_turns
-from configs import JobSpec
-from jobs.data import SpeechInput, TaskData, build_data
-from jobs.data.speech import clip_cache, probes, subset
-from jobs.ranks import Ranks
+from prunus.configs import JobSpec
+from prunus.jobs.data.build import build_data
+from prunus.jobs.data.pipeline.batches import TaskData
+from prunus.jobs.data.speech.clips import clip_cache, probes, subset
+from prunus.jobs.data.speech.speech_input import SpeechInput
+from prunus.jobs.ranks import Ranks
 
 RATE, FILE_RATE, BATCH_SIZE = 16_000, 48_000, 16
 

@@ -17,9 +17,9 @@ import yaml
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast
 
 from benchmarks.timing import machine
-from service import embedded
-from service.client import Client
-from service.wire import JobView
+from prunus.service.client import Client
+from prunus.service.local import up as embedded
+from prunus.service.wire import JobView
 
 NUM_STEPS = 20
 GIVE_UP_S = 280.0
@@ -74,7 +74,8 @@ def make_job(directory: Path) -> Path:
 
 def _one_job(client: Client, url: str, recipe: Path, name: str) -> dict[str, float]:
     began = time.time()
-    command = [sys.executable, "-m", "service.cli", "submit", str(recipe), "--name", f"startup-{name}", "--url", url]
+    command = [sys.executable, "-m", "prunus.service.cli", "submit", str(recipe)]
+    command += ["--name", f"startup-{name}", "--url", url]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     seen = {"submit has returned": time.time() - began}
     while time.time() - began < GIVE_UP_S:

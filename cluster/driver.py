@@ -1,4 +1,4 @@
-"""Entry point of an attempt on the cluster: ``python -m cluster.driver LAUNCH.json``, started by Ray Jobs.
+"""Entry point of an attempt on the cluster: ``python -m prunus.cluster.driver LAUNCH.json``, started by Ray Jobs.
 
     read launch -> same version? -> fence -> a gang of ranks (``cluster.gang``) -> outcome.json (atomic, last)
                                              or, of a comparison, one rank in this process
@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from cluster.worker import RESULT, run_rank
-from configs import ComparisonSpec, Launch, Outcome, RankError, StopReason, __version__
-from configs.artifacts import JobDirectory, write_atomic
+from prunus.cluster.worker import RESULT, run_rank
+from prunus.configs import ComparisonSpec, Launch, Outcome, RankError, StopReason, __version__
+from prunus.configs.artifacts.layout import JobDirectory, write_atomic
 
 log = logging.getLogger(__name__)
 log.setLevel(logging.INFO)  # whatever a rank in this process makes of the rest
@@ -105,7 +105,7 @@ def _run(launch: Launch, path: str) -> None:
         run_rank({"launch": path})
         return
     try:
-        gang = importlib.import_module("cluster.gang")  # brings Ray Train, and with it torch
+        gang = importlib.import_module("prunus.cluster.gang")  # brings Ray Train, and with it torch
         gang.connect()
     except Exception as error:  # of imports, of the connection, of versions that differ: no rank has begun
         what = f"{type(error).__name__}: {str(error).strip()[:500]}"

@@ -1,7 +1,7 @@
 """How the one-machine Ray of ``prunus up`` is started: its command, environment, directories and readiness.
 
 Nothing here imports Ray: the head is the child process ``ray start --head --block``, started and ended by
-``service.embedded``. It listens on loopback, its own token guards it, and every process that it starts inherits the
+``service.local.up``. It listens on loopback, its own token guards it, and every process that it starts inherits the
 marker in the environment by which ``prunus down`` finds what is left.
 """
 
@@ -21,7 +21,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from cluster.errors import EmbeddedRayFailed
+from prunus.cluster.errors import EmbeddedRayFailed
 
 LOOPBACK = "127.0.0.1"
 STOP_GRACE_S = 30

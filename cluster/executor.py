@@ -6,7 +6,7 @@ Ray's word about a job is a hint (it can say RUNNING of a dead job for minutes):
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from configs import Launch
+from prunus.configs import Launch
 
 RayStatus = Literal["pending", "running", "succeeded", "failed", "stopped", "unknown"]
 """``unknown``: Ray does not know the submission."""
@@ -54,7 +54,8 @@ class Executor(Protocol):
         """
 
     def publish(self, launch: Launch, submission_id: str) -> None:
-        """Start ``jobs.publish`` for an ended job; if Ray knows the id already, adopt it. ``poll`` and ``stop`` take
+        """Start ``jobs.tracking.late_publish`` for an ended job; if Ray knows the id already, adopt it.
+        ``poll`` and ``stop`` take
         the id.
 
         ``launch`` lies in the job's directory already, as ``JobDirectory.publish_launch``.

@@ -6,10 +6,10 @@ The test plays the cluster: ``beat`` is rank 0's progress, ``finish`` the driver
 import json
 import threading
 
-from cluster.errors import ClusterRefused, ClusterUnreachable
-from cluster.executor import Capacity, Node, Poll, RayStatus
-from configs import Launch, Outcome, Progress, RankError, SpoolCursor, StopReason
-from configs.artifacts import MANIFEST, JobDirectory, Manifest, build_entries, sha256_file, write_atomic
+from prunus.cluster.errors import ClusterRefused, ClusterUnreachable
+from prunus.cluster.executor import Capacity, Node, Poll, RayStatus
+from prunus.configs import Launch, Outcome, Progress, RankError, SpoolCursor, StopReason
+from prunus.configs.artifacts.layout import MANIFEST, JobDirectory, Manifest, build_entries, sha256_file, write_atomic
 
 
 class FakeExecutor:

@@ -4,10 +4,10 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 
-from cluster.worker import run_rank
-from configs import Launch
-from configs.artifacts import JobDirectory
-from configs.spec import JobBase
+from prunus.cluster.worker import run_rank
+from prunus.configs import Launch
+from prunus.configs.artifacts.layout import JobDirectory
+from prunus.configs.specs.job import JobBase
 
 _PROCESS_GROUP_TIMEOUT_S = 1800
 

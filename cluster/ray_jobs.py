@@ -16,10 +16,10 @@ from typing import Any, cast
 
 import httpx
 
-from cluster.errors import ClusterRefused, ClusterUnreachable
-from cluster.executor import Capacity, Node, Poll, RayStatus
-from configs import ComparisonSpec, Launch
-from configs.artifacts import JobDirectory
+from prunus.cluster.errors import ClusterRefused, ClusterUnreachable
+from prunus.cluster.executor import Capacity, Node, Poll, RayStatus
+from prunus.configs import ComparisonSpec, Launch
+from prunus.configs.artifacts.layout import JobDirectory
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,7 @@ _STATUS: dict[str, RayStatus] = {
     "STOPPED": "stopped",
 }
 _SHIPPED = ("configs", "jobs", "cluster")
+"""Rooms of ``prunus`` that an attempt needs on the cluster."""
 
 
 class RayJobs:
@@ -66,14 +67,14 @@ class RayJobs:
         path = JobDirectory(launch.job_dir).launch(launch.attempt)
         # A comparison runs in the driver itself (``cluster.driver``); of a gang, the ranks hold what is asked for.
         cpus = launch.spec.resources.cpus_per_rank if isinstance(launch.spec, ComparisonSpec) else 0
-        self._start(launch, launch.attempt_id, "cluster.driver", path, attempt_environment(launch), cpus)
+        self._start(launch, launch.attempt_id, "prunus.cluster.driver", path, attempt_environment(launch), cpus)
 
     def publish(self, launch: Launch, submission_id: str) -> None:
         """See ``Executor.publish``."""
         path = JobDirectory(launch.job_dir).publish_launch
         # No marker of the attempt: its processes are over, and this is none of them.
         environment = {"PRUNUS_JOB": launch.job_id, "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        self._start(launch, submission_id, "jobs.publish", path, environment)
+        self._start(launch, submission_id, "prunus.jobs.tracking.late_publish", path, environment)
 
     def poll(self, attempt_id: str) -> Poll:
         """See ``Executor.poll``."""
@@ -192,8 +193,9 @@ def code_archive() -> bytes:
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for package in _SHIPPED:
-            _add(archive, cast(Any, resources.files(package)), package)
+        _write(archive, "prunus/__init__.py", resources.files("prunus").joinpath("__init__.py").read_bytes())
+        for room in _SHIPPED:
+            _add(archive, cast(Any, resources.files(f"prunus.{room}")), f"prunus/{room}")
     return buffer.getvalue()
 
 
@@ -202,7 +204,11 @@ def _add(archive: zipfile.ZipFile, folder: Any, name: str) -> None:
         if item.is_dir() and item.name != "__pycache__":
             _add(archive, item, f"{name}/{item.name}")
         elif item.is_file() and not item.name.endswith(".pyc"):
-            archive.writestr(zipfile.ZipInfo(f"{name}/{item.name}", (2026, 1, 1, 0, 0, 0)), item.read_bytes())
+            _write(archive, f"{name}/{item.name}", item.read_bytes())
+
+
+def _write(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
+    archive.writestr(zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0)), content)
 
 
 def _last_line(text: str) -> str:

@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from configs import Launch
-from configs.artifacts import JobDirectory, write_atomic
+from prunus.configs import Launch
+from prunus.configs.artifacts.layout import JobDirectory, write_atomic
 
 RESULT = "result.json"
 
@@ -22,7 +22,7 @@ def run_rank(config: dict[str, Any]) -> None:
     Args:
         config: ``{"launch": path of launch.json}``.
     """
-    from jobs.run import run_rank as run  # noqa: PLC0415 - the seam: torch is loaded by ranks only
+    from prunus.jobs.run import run_rank as run  # noqa: PLC0415 - the seam: torch is loaded by ranks only
 
     launch = Launch.model_validate_json(Path(config["launch"]).read_text(encoding="utf-8"))
     result = run(launch)

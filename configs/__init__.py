@@ -1,11 +1,20 @@
 """The contract: what a job is (specs, recipes) and what crosses the border to training. pydantic and yaml only."""
 
-from configs.comparison import AnySpec, ComparisonSpec
-from configs.errors import ConfigError, RecipeErrors
-from configs.load import Campaign, load_file, load_text
-from configs.outcome import JobRecord, Launch, Outcome, Progress, RankError, ResolvedSource, SpoolCursor, StopReason
-from configs.spec import JobSpec
-from configs.version import __version__
+from prunus.configs.errors import ConfigError, RecipeErrors
+from prunus.configs.reading.load import Campaign, load_file, load_text
+from prunus.configs.records.outcome import (
+    JobRecord,
+    Launch,
+    Outcome,
+    Progress,
+    RankError,
+    ResolvedSource,
+    SpoolCursor,
+    StopReason,
+)
+from prunus.configs.specs.comparison import AnySpec, ComparisonSpec
+from prunus.configs.specs.job import JobSpec
+from prunus.configs.version import __version__
 
 __all__ = [
     "AnySpec",

@@ -1,9 +1,13 @@
-"""What can be wrong with what a person wrote.
+"""What can be wrong with what a person wrote, and with the files that a job left.
 
 ConfigError            a recipe, an override or a reference that cannot be used (never retryable)
 └── RecipeErrors       several of them, found in one reading of one file
+ArtifactError          files of a job that cannot be used (never retryable)
+├── ArtifactMissing    there is no such file or directory
+├── ArtifactRefused    it is of another kind, or may not be read or written
+└── Damaged            bytes differ from their manifest, or are not whole: do not use it
 
-A message has the shape ``file:line: path: what, got VALUE; remedy``.
+The message of a ``ConfigError`` has the shape ``file:line: path: what, got VALUE; remedy``.
 """
 
 from collections.abc import Sequence
@@ -44,6 +48,24 @@ class RecipeErrors(ConfigError):
 
     def __reduce__(self) -> tuple[object, ...]:
         return RecipeErrors, (self.errors,)
+
+
+class ArtifactError(Exception):
+    """Files of a job cannot be used; the message says which, why and what to do."""
+
+    retryable = False
+
+
+class ArtifactMissing(ArtifactError):
+    """What was asked for is not there."""
+
+
+class ArtifactRefused(ArtifactError):
+    """The request cannot be met as it stands."""
+
+
+class Damaged(ArtifactError):
+    """Bytes differ from the digest in their manifest, or a file is not whole."""
 
 
 def _rebuild(kind: type[ConfigError], what: str, path: str, file: str, line: int | None, remedy: str) -> ConfigError:

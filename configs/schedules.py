@@ -7,9 +7,9 @@ Sources: Zhu and Gupta, "To prune, or not to prune" (arXiv 1710.01878), equation
 import math
 from dataclasses import dataclass
 
-from configs.methods import GradualMagnitude, MethodSpec, Parp
-from configs.patterns import NOfM, parse_pattern
-from configs.spec import LearningRate
+from prunus.configs.methods.union import GradualMagnitude, MethodSpec, Parp
+from prunus.configs.specs.job import LearningRate
+from prunus.configs.values.patterns import NOfM, parse_pattern
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 """Torch side: one process per rank. Never imports cluster, service or Ray."""
 
-from jobs import torchaudio_import
+from prunus.jobs import torchaudio_import
 
 torchaudio_import.repair()

@@ -10,7 +10,7 @@ JobError
 └── StaleAttempt           a newer attempt exists; this one must not write any more
 """
 
-from configs import StopReason
+from prunus.configs import StopReason
 
 
 class JobError(Exception):

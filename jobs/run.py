@@ -3,51 +3,42 @@
     open sources -> tokenizer or feature extractor -> data -> student, teacher -> objective -> engine -> shards
     -> method -> loop -> export -> publish
 
-Called by Ray Train's workers (``cluster.worker``), or by hand: ``python -m jobs.run spec.yaml out/`` (under torchrun
-for several ranks). Same code, same result.
+Called by Ray Train's workers (``cluster.worker``), or by hand: ``python -m prunus.jobs``. Same code, same result.
 """
 
 import contextlib
-import json
 import logging
 import os
-import sys
 import time
 import warnings
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import torch
 import transformers
 
-from configs import (
-    AnySpec,
+from prunus.configs import (
     ComparisonSpec,
     ConfigError,
     JobSpec,
     Launch,
     RankError,
-    ResolvedSource,
     StopReason,
-    __version__,
-    load_file,
 )
-from configs.artifacts import JobDirectory, write_atomic
-from configs.sources import source_kind
-from jobs import models
-from jobs.build import build_engine, open_sources, seed_all
-from jobs.checkpoint import is_storage_failure
-from jobs.comparison_job import compare_and_publish
-from jobs.data import build_data
-from jobs.errors import JobError, StaleAttempt, StorageError, UserError
-from jobs.loop import Training, train
-from jobs.methods import build_method
-from jobs.ranks import Ranks
-from jobs.report import Reporter
-from jobs.results import Result, finish_job, run_facts
-from jobs.tasks import TASKS
-from jobs.tracking import Tracker, identity
+from prunus.configs.artifacts.layout import JobDirectory, write_atomic
+from prunus.jobs.comparison.job import compare_and_publish
+from prunus.jobs.data.build import build_data
+from prunus.jobs.errors import JobError, StaleAttempt, StorageError, UserError
+from prunus.jobs.methods import build_method
+from prunus.jobs.models import load as models
+from prunus.jobs.ranks import Ranks
+from prunus.jobs.results.finish import Result, finish_job, run_facts
+from prunus.jobs.tasks import TASKS
+from prunus.jobs.tracking.heartbeat import Reporter
+from prunus.jobs.tracking.tracker import Tracker, identity
+from prunus.jobs.training.assemble import build_engine, open_sources, seed_all
+from prunus.jobs.training.checkpoint import is_storage_failure
+from prunus.jobs.training.loop import Training, train
 
 log = logging.getLogger(__name__)
 
@@ -185,72 +176,7 @@ def _log_to(path: Path, launch: Launch, rank: int) -> None:
     text = f"%(asctime)s %(levelname).1s {launch.job_name} {launch.attempt_id} rank {rank} %(name)s: %(message)s"
     handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler()]
     logging.basicConfig(level=logging.WARNING, format=text, handlers=handlers, force=True)
-    logging.getLogger("jobs").setLevel(logging.INFO)
+    logging.getLogger("prunus.jobs").setLevel(logging.INFO)
     logging.captureWarnings(True)
     warnings.filterwarnings("ignore", category=FutureWarning)  # torch's, once per collective, about its own callers
     transformers.utils.logging.disable_progress_bar()
-
-
-def _by_hand(arguments: list[str]) -> int:
-    """``python -m jobs.run spec.yaml out/ [a.b=c ...]``: one job, no service, no Ray; ``from:`` is a directory or a
-    hub id.
-    """
-    if len(arguments) < 2:
-        sys.stderr.write("usage: python -m jobs.run SPEC.yaml OUT_DIR [a.b=value ...]\n")
-        return 2
-    try:
-        campaign = load_file(Path(arguments[0]), arguments[2:], base=Path.cwd())
-        if len(campaign.jobs) != 1:
-            raise ConfigError(
-                f"{arguments[0]} has {len(campaign.jobs)} jobs", remedy="by hand one job is run at a time"
-            )
-        launch = launch_by_hand(campaign.jobs[0], Path(arguments[1]).resolve())
-        result = run_rank(launch)
-    except (ConfigError, JobError) as error:
-        sys.stderr.write(f"prunus: {error}\n")
-        return 1
-    if result is not None:
-        sys.stdout.write(json.dumps(result.metrics | {"bytes_on_disk": result.bytes_on_disk}, indent=1) + "\n")
-    return 0
-
-
-def source_by_hand(role: str, reference: str) -> ResolvedSource:
-    """Say where a source is without a server: a directory, or the hub.
-
-    Raises:
-        ConfigError: Only a server can resolve it.
-    """
-    kind = source_kind(reference)
-    if kind not in {"directory", "hub"}:
-        raise ConfigError(f"{role}: {reference} needs a server", remedy="by hand, give a directory or a hub id")
-    return ResolvedSource(reference=reference, kind="directory" if kind == "directory" else "hub", location=reference)
-
-
-def launch_by_hand(spec: AnySpec, out: Path, resolve: Callable[[str, str], ResolvedSource] = source_by_hand) -> Launch:
-    """Say where a job without a server finds its sources and leaves its files.
-
-    Args:
-        resolve: Takes role and reference of a source.
-
-    Raises:
-        ConfigError: A source that only a server can resolve.
-    """
-    sources = {role: resolve(role, reference) for role, reference in spec.sources.items()}
-    return Launch(
-        prunus_version=__version__,
-        job_id=spec.name,
-        job_name=spec.name,
-        attempt=1,
-        attempt_id=f"{spec.name}-a1",
-        token="1",  # noqa: S106 - a fencing token, no secret
-        job_dir=str(out),
-        cache_dir=str(out / "cache"),
-        spec=spec,
-        sources=sources,
-        mlflow_uri=os.environ.get("MLFLOW_TRACKING_URI"),
-    )
-
-
-if __name__ == "__main__":
-    log = logging.getLogger("jobs.run")
-    sys.exit(_by_hand(sys.argv[1:]))

@@ -8,15 +8,15 @@ from typing import Self
 
 from fastapi import FastAPI
 
-from cluster.executor import Executor
-from service.app import Parts, create_app
-from service.campaign_runs import CampaignRuns
-from service.database import Database
-from service.publisher import Publisher, ask_health
-from service.scheduler import AfterEnd, Scheduler, keep_quiet
-from service.settings import Settings
-from service.sources import Registry, Sources
-from service.store import Store
+from prunus.cluster.executor import Executor
+from prunus.service.api.app import Parts, create_app
+from prunus.service.publishing.campaign_runs import CampaignRuns
+from prunus.service.publishing.publisher import Publisher, ask_health
+from prunus.service.scheduling.scheduler import AfterEnd, Scheduler, keep_quiet
+from prunus.service.settings import Settings
+from prunus.service.sources.resolve import Registry, Sources
+from prunus.service.store.database import Database
+from prunus.service.store.store import Store
 
 log = logging.getLogger(__name__)
 

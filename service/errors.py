@@ -7,14 +7,16 @@ ServiceError               base; the message says what, the value and the remedy
 │   ├── Unauthorized       the bearer token is missing or wrong                               exit 2   HTTP 401
 │   └── Conflict           the same request is being answered right now (retryable)           exit 2   HTTP 409
 ├── ServerFault            a defect on the server's side; its log tells more (retryable)      exit 5   HTTP 500
-├── Damaged                an artifact differs from its manifest: do not use it               exit 6   HTTP 500
 ├── StartFailed            the server, or what ``prunus up`` starts, cannot start             exit 5   HTTP 500
 └── StoreError             the database refused                                               exit 5   HTTP 500
     ├── StoreLocked        another server owns this database
     └── StaleTransition    a job was no longer in the state that a decision was made from
 
-Exit code 0 is success; 1 is also what ``wait`` gives for a job that did not succeed; a ``ConfigError`` is 2.
+Exit code 0 is success; 1 is also what ``wait`` gives for a job that did not succeed; a ``ConfigError`` is 2. Errors of
+fetched files (``configs.errors.ArtifactError``): missing 3, refused 2, damaged 6.
 """
+
+from prunus.configs.errors import ArtifactError, ArtifactMissing, ArtifactRefused, Damaged
 
 
 class ServiceError(Exception):
@@ -69,12 +71,6 @@ class ServerFault(ServiceError):
     exit_code = 5
 
 
-class Damaged(ServiceError):
-    """Bytes differ from the digest in their manifest."""
-
-    exit_code = 6
-
-
 class StartFailed(ServiceError):
     """Something that must run first did not come up."""
 
@@ -93,6 +89,10 @@ class StoreLocked(StoreError):
 
 class StaleTransition(StoreError):
     """A guarded update found the row in another state; the decision behind it is void."""
+
+
+ARTIFACT_EXIT_CODES: dict[type[ArtifactError], int] = {ArtifactMissing: 3, ArtifactRefused: 2, Damaged: 6}
+"""What the command line returns for errors of fetched files."""
 
 
 def error_for_status(status: int, message: str) -> ServiceError:

@@ -1,4 +1,4 @@
-"""The server process: ``python -m service.server [--home DIR] [--port N] [--store URL] [--ray-address URL] ...``
+"""The server process: ``python -m prunus.service.server [--home DIR] [--port N] [--store URL] [--ray-address URL] ...``
 
 settings -> store -> Ray Jobs client -> scheduler thread -> uvicorn. Everything not given on the command line comes from
 ``PRUNUS_*`` variables (``service.settings``). SIGTERM and SIGINT end the server; attempts on the cluster go on, and the
@@ -14,14 +14,14 @@ from typing import Any
 
 import uvicorn
 
-from cluster.ray_jobs import RayJobs
-from service.assembly import Assembly
-from service.errors import ServiceError
-from service.registry import MlflowRegistry
-from service.settings import Settings
-from service.sources import NoRegistry, Registry
+from prunus.cluster.ray_jobs import RayJobs
+from prunus.service.assembly import Assembly
+from prunus.service.errors import ServiceError
+from prunus.service.settings import Settings
+from prunus.service.sources.mlflow_registry import MlflowRegistry
+from prunus.service.sources.resolve import NoRegistry, Registry
 
-log = logging.getLogger("service.server")
+log = logging.getLogger("prunus.service.server")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +74,7 @@ def serve(settings: Settings) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(prog="python -m service.server", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m prunus.service.server", description=__doc__)
     for name in ("home", "host", "port", "store", "storage", "ray-address", "ray-token-file", "mlflow-uri"):
         parser.add_argument(f"--{name}")
     parser.add_argument("--mlflow-experiment")

@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 
-from configs.base import Strict
-from service.errors import Refused
+from prunus.configs.values.base import Strict
+from prunus.service.errors import Refused
 
 DEFAULT_PORT = 8711
 DEFAULT_HOME = Path("~/.prunus")

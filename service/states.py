@@ -18,8 +18,8 @@ SUCCEEDED, FAILED, CANCELLED and SKIPPED are final.
 
 from collections.abc import Mapping
 
-from configs import StopReason
-from service.wire import JobState
+from prunus.configs import StopReason
+from prunus.service.wire import JobState
 
 _S = JobState
 
@@ -64,4 +64,4 @@ def end_state(reason: StopReason) -> JobState:
 
 def check_transition(old: JobState, new: JobState) -> None:
     """Assert that a job may go from ``old`` to ``new``: a wrong pair is a defect of ours."""
-    assert new in TRANSITIONS[old], f"{old} -> {new} is not drawn in service.states"
+    assert new in TRANSITIONS[old], f"{old} -> {new} is not drawn in prunus.service.states"

@@ -4,8 +4,8 @@ from enum import StrEnum
 
 from pydantic import Field
 
-from configs import AnySpec, Campaign, Progress, StopReason
-from configs.base import Fraction, Record, Strict
+from prunus.configs import AnySpec, Campaign, Progress, StopReason
+from prunus.configs.values.base import Fraction, Record, Strict
 
 
 class JobState(StrEnum):

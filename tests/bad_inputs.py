@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tiny_inputs import TinyInputs
+from tests.tiny_inputs import TinyInputs
 
 EXPECTED = {
     "missing-file": ["nowhere.txt"],
@@ -57,7 +57,7 @@ def bad_jobs(tiny: TinyInputs, root: Path) -> list[dict[str, Any]]:
 
 def _artifact(tiny: TinyInputs, root: Path) -> None:
     """A finished artifact, one bit of which was changed after its manifest was written."""
-    from configs.artifacts import MANIFEST, Manifest, build_entries
+    from prunus.configs.artifacts.layout import MANIFEST, Manifest, build_entries
 
     shutil.copytree(tiny.model, root / "model")
     manifest = Manifest(job_id="j", job_name="j", attempt_id="j-a1", files=build_entries(root))

@@ -1,7 +1,6 @@
 """Fixtures of tests that run the real thing; torch is loaded only where one of them is asked for."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,22 +9,21 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
-    from gang_runs import Gangs
-    from tiny_inputs import TinyInputs
-    from tones import TinySpeech
+    from tests.contract.gang_runs import Gangs
+    from tests.tiny_inputs import TinyInputs
+    from tests.tones import TinySpeech
 
 # A busy machine is no defect of what is tested.
 settings.register_profile("prunus", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("prunus")
 
 REPOSITORY = Path(__file__).parent.parent
-sys.path.insert(1, str(REPOSITORY / "tests" / "jobs" / "gang"))  # its gangs serve the flow tests too
 
 
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> "TinyInputs":
     """A tiny model, tokenizer, text and labelled rows on disk."""
-    from tiny_inputs import write_inputs
+    from tests.tiny_inputs import write_inputs
 
     return write_inputs(tmp_path_factory.mktemp("tiny"))
 
@@ -33,7 +31,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> "TinyInputs":
 @pytest.fixture(scope="session")
 def speech(tmp_path_factory: pytest.TempPathFactory) -> "TinySpeech":
     """A tiny wav2vec 2.0 and two languages of tones on disk."""
-    from tones import write_speech
+    from tests.tones import write_speech
 
     return write_speech(tmp_path_factory.mktemp("speech"))
 
@@ -42,7 +40,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> "TinySpeech":
 def rank_environment() -> dict[str, str]:
     """Environment for processes that train on this machine: CPU, one thread, no network."""
     fixed = {
-        "PYTHONPATH": str(REPOSITORY),
+        "PYTHONPATH": str(REPOSITORY),  # for ``tests.contract.gang_server``
         "DS_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": "1",
         "TOKENIZERS_PARALLELISM": "false",
@@ -57,7 +55,7 @@ def gangs(
     tmp_path_factory: pytest.TempPathFactory, tiny: "TinyInputs", rank_environment: dict[str, str]
 ) -> "Iterator[Gangs]":
     """Runs cases on real ranks: gloo, DeepSpeed, Accelerate; no Ray."""
-    from gang_runs import Gangs
+    from tests.contract.gang_runs import Gangs
 
     running = Gangs(tmp_path_factory.mktemp("gangs"), tiny, rank_environment)
     yield running

@@ -3,21 +3,25 @@
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
-import configs
+from prunus import configs
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 ROOMS = ("configs", "jobs", "cluster", "service")
 
 
-def test_every_package_is_listed() -> None:
-    found = {path.parent.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob("__init__.py")}
-    assert {name.replace("/", ".") for name in found} == set(PROJECT["tool"]["setuptools"]["packages"])
+def test_one_name_is_installed() -> None:
+    """Folders at the top of the repository are rooms of one package; a wheel with ``configs`` would shadow others'."""
+    (found,) = (path for path in (ROOT / "src").iterdir() if not path.name.endswith(".egg-info"))
+    assert found.name == "prunus"
+    links = {path.name: path.resolve() for path in found.iterdir() if path.is_symlink()}
+    assert links == {room: ROOT / room for room in ROOMS}
 
 
 def test_every_directory_with_code_is_a_package() -> None:
@@ -27,7 +31,12 @@ def test_every_directory_with_code_is_a_package() -> None:
 
 def test_every_data_file_is_shipped() -> None:
     patterns = PROJECT["tool"]["setuptools"]["package-data"]
-    shipped = {path for room, globs in patterns.items() for glob in globs for path in (ROOT / room).glob(glob)}
+    shipped = {
+        path
+        for package, globs in patterns.items()
+        for glob in globs
+        for path in (ROOT / package.removeprefix("prunus.")).glob(glob)
+    }
     data = {
         path
         for room in ROOMS
@@ -49,7 +58,7 @@ def test_the_light_install_has_neither_torch_nor_ray() -> None:
 
 
 def test_one_version_everywhere() -> None:
-    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "configs.version.__version__"}
+    assert PROJECT["tool"]["setuptools"]["dynamic"]["version"] == {"attr": "prunus.configs.version.__version__"}
     assert f"## [{configs.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
 
 
@@ -75,3 +84,25 @@ def test_make_clean_ends_what_runs_before_its_records_go(tmp_path: Path, code: i
         subprocess.run(make, cwd=tmp_path, env=environment, check=True, capture_output=True)
     assert (tmp_path / "told").read_text() == "down --home .prunus\n"
     assert not (tmp_path / ".prunus").exists() and not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["-m", "prunus.service.cli", "recipes"], 0, "prune_ofa/demo"),
+        (["-m", "prunus.jobs"], 2, "usage: python -m prunus.jobs SPEC.yaml OUT_DIR"),
+        (["-c", "from prunus.service.client import Client; print(Client.submit.__name__)"], 0, "submit"),
+    ],
+    ids=["command-line", "by-hand", "client"],
+)
+def test_folders_of_the_users_own_shadow_none_of_ours(
+    tmp_path: Path, arguments: list[str], code: int, words: str
+) -> None:
+    for room in ("configs", "service", "cluster"):
+        (tmp_path / room).mkdir()
+        (tmp_path / room / "__init__.py").write_text(f"raise RuntimeError('the user has a {room}')\n")
+    (tmp_path / "jobs.py").write_text("raise RuntimeError('the user has jobs')\n")
+    command = [sys.executable, *arguments]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == code, run.stderr[-2000:]
+    assert words in run.stdout + run.stderr

@@ -3,7 +3,7 @@
 Sizes are odd on purpose: 24 x 24 and 24 x 40 do not divide by 2, 3 or 8 evenly once flattened and sharded.
 """
 
-import jobs  # noqa: F401  # isort: skip - repairs torchaudio before transformers is imported
+import prunus.jobs  # noqa: F401  # isort: skip - repairs torchaudio before transformers is imported
 
 import pydoc_data.topics
 import re
@@ -93,7 +93,7 @@ def write_inputs(root: Path) -> TinyInputs:
 
 
 def is_prunable(name: str) -> bool:
-    """Linear weights of the encoder's layers, said independently of ``jobs.models``."""
+    """Linear weights of the encoder's layers, said independently of ``jobs.models.load``."""
     return ".encoder.layer." in name and name.endswith(".weight") and "LayerNorm" not in name
 
 

@@ -1,4 +1,6 @@
-"""Manifests for the Free Spoken Digit Dataset: ``python -m jobs.examples.digits RECORDINGS OUT [--held-out SPEAKER]``.
+"""Manifests for the Free Spoken Digit Dataset.
+
+``python -m prunus.jobs.examples.digits RECORDINGS OUT [--held-out SPEAKER]``
 
 Its files are ``DIGIT_SPEAKER_INDEX.wav`` (8 kHz, English, six speakers say each digit fifty times). Writes
 ``OUT/train.tsv`` and ``OUT/test.tsv`` with columns path, sentence and speaker: every clip of one speaker is held out,
@@ -57,7 +59,7 @@ def write(recordings: Path, out: Path, held_out: str) -> dict[str, int]:
 
 def main(arguments: list[str]) -> int:
     """Run as a program."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.examples.digits", description="manifests of spoken digits")
+    parser = argparse.ArgumentParser("python -m prunus.jobs.examples.digits", description="manifests of spoken digits")
     parser.add_argument("recordings", type=Path, metavar="RECORDINGS", help="directory of DIGIT_SPEAKER_INDEX.wav")
     parser.add_argument("out", type=Path, metavar="OUT", help="directory of train.tsv and test.tsv")
     parser.add_argument("--held-out", default="theo", metavar="SPEAKER", help="default theo")

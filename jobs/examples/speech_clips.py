@@ -21,10 +21,10 @@ import torchaudio
 from babel import Locale
 from numpy.typing import NDArray
 
-from jobs.errors import DataError
-from jobs.examples import espeak
-from jobs.examples.espeak import Espeak, Voice
-from jobs.examples.speech_phrases import phrases_of
+from prunus.jobs.errors import DataError
+from prunus.jobs.examples import espeak
+from prunus.jobs.examples.espeak import Espeak, Voice
+from prunus.jobs.examples.speech_phrases import phrases_of
 
 SAMPLE_RATE = 16000
 """Hz, as wav2vec 2.0 reads it."""

@@ -1,4 +1,6 @@
-"""A spoken corpus in many languages without network: ``python -m jobs.examples.speech_corpus --languages es,ky DIR``.
+"""A spoken corpus in many languages without network.
+
+``python -m prunus.jobs.examples.speech_corpus --languages es,ky DIR``.
 
 Words of Unicode's CLDR, spoken by espeak-ng, in the layout of Common Voice with a column of phones:
 
@@ -29,11 +31,11 @@ from typing import Any
 
 from babel import Locale, UnknownLocaleError, localedata
 
-from configs import __version__
-from jobs.errors import DataError, JobError, StorageError
-from jobs.examples.espeak import Espeak
-from jobs.examples.speech_clips import SHARES, write_language
-from jobs.examples.speech_phrases import phrases_of
+from prunus.configs import __version__
+from prunus.jobs.errors import DataError, JobError, StorageError
+from prunus.jobs.examples.espeak import Espeak
+from prunus.jobs.examples.speech_clips import SHARES, write_language
+from prunus.jobs.examples.speech_phrases import phrases_of
 
 LANGUAGES = ("es", "fr", "it", "ky", "nl", "ru", "sv", "tr", "tt", "zh")
 """PARP's ten of Common Voice."""
@@ -96,7 +98,7 @@ def find_voices(languages: Sequence[str], voices: dict[str, str]) -> dict[str, s
 
 def main(arguments: list[str]) -> int:
     """Run the command; return its exit status."""
-    parser = argparse.ArgumentParser("python -m jobs.examples.speech_corpus", description="Make a spoken corpus.")
+    parser = argparse.ArgumentParser("python -m prunus.jobs.examples.speech_corpus", description="make a spoken corpus")
     parser.add_argument("--languages", default=",".join(LANGUAGES), help="apart by commas")
     parser.add_argument("--minutes", type=float, default=10.0, help="audio of each train split")
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""A small wav2vec 2.0 to begin from nothing: ``python -m jobs.examples.speech_model DIR [--layers 4 ...]``.
+"""A small wav2vec 2.0 to begin from nothing: ``python -m prunus.jobs.examples.speech_model DIR [--layers 4 ...]``.
 
 Writes ``config.json`` and ``preprocessor_config.json`` and no weights: ``model: {from: DIR, init: random}``. As it
 stands (hidden 128, 4 layers, 64 channels) it has 0.9M weights beside the quantiser and learns on two CPU cores.
@@ -85,7 +85,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 def main(arguments: list[str]) -> int:
     """Run as a program."""
-    parser = argparse.ArgumentParser(prog="python -m jobs.examples.speech_model", description="a small wav2vec 2.0")
+    parser = argparse.ArgumentParser("python -m prunus.jobs.examples.speech_model", description="a small wav2vec 2.0")
     parser.add_argument("folder", type=Path, metavar="DIR")
     for name, value in (("hidden", 128), ("layers", 4), ("heads", 4), ("codes", 64)):
         parser.add_argument(f"--{name}", type=int, default=value, help=f"default {value}")

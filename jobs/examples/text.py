@@ -1,4 +1,4 @@
-"""Real data and a real model for a demonstration without network: ``python -m jobs.examples.text DIR``.
+"""Real data and a real model for a demonstration without network: ``python -m prunus.jobs.examples.text DIR``.
 
 Writes, always the same bytes for the same Python and package versions:
 
@@ -92,7 +92,7 @@ def write(folder: Path) -> list[tuple[Path, str]]:
 def main(arguments: list[str]) -> int:
     """Run the command; return its exit status."""
     if len(arguments) != 1 or arguments[0].startswith("-"):
-        sys.stderr.write("usage: python -m jobs.examples.text DIR\n")
+        sys.stderr.write("usage: python -m prunus.jobs.examples.text DIR\n")
         return 2
     for path, content in write(Path(arguments[0])):
         sys.stdout.write(f"{path}: {content}\n")

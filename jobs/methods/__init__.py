@@ -2,12 +2,12 @@
 
 from typing import Any
 
-from configs.methods import MethodSpec
-from jobs.methods.base import Method, Start
-from jobs.methods.dense import DenseMethod
-from jobs.methods.gradual_magnitude import GradualMagnitudeMethod
-from jobs.methods.locked import LockedMethod
-from jobs.methods.parp import ParpMethod
+from prunus.configs.methods.union import MethodSpec
+from prunus.jobs.methods.base import Method, Start
+from prunus.jobs.methods.dense import DenseMethod
+from prunus.jobs.methods.gradual_magnitude import GradualMagnitudeMethod
+from prunus.jobs.methods.locked import LockedMethod
+from prunus.jobs.methods.parp import ParpMethod
 
 METHODS: dict[str, type[Method[Any]]] = {
     "dense": DenseMethod,

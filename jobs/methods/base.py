@@ -12,8 +12,8 @@
     method.finish()                               before the model is written
 
 A method sees ``MaskedWeights`` (shards of fp32 masters, masks) and never a parameter. To add one: a spec class in
-``configs/methods.py``, a file here, a line in ``METHODS``, recipes, a test file; the contract suite runs over it by
-itself.
+``configs/methods/union.py``, a file here, a line in ``METHODS``, recipes, a test file; the contract suite runs over
+it by itself.
 """
 
 from abc import ABC
@@ -23,11 +23,11 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from configs.methods import Dense, GradualMagnitude, Locked, Parp
-from jobs.enforcement import MaskedWeights
-from jobs.masks import Masks
-from jobs.overlap import Overlap
-from jobs.ranks import Ranks
+from prunus.configs.methods.union import Dense, GradualMagnitude, Locked, Parp
+from prunus.jobs.ranks import Ranks
+from prunus.jobs.sparsity.masked_weights import MaskedWeights
+from prunus.jobs.sparsity.masks import Masks
+from prunus.jobs.sparsity.overlap import Overlap
 
 SpecT = TypeVar("SpecT", Dense, GradualMagnitude, Locked, Parp)
 

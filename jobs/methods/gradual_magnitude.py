@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 
-from configs.methods import GradualMagnitude
-from configs.schedules import is_update_step, sparsity_at, window_steps
-from jobs.errors import CheckpointError, PruningError
-from jobs.masks import Masks
-from jobs.masks import sparsity as sparsity_of
-from jobs.methods.base import Method, Start
-from jobs.overlap import Overlap
-from jobs.patterns import Selector
+from prunus.configs.methods.union import GradualMagnitude
+from prunus.configs.schedules import is_update_step, sparsity_at, window_steps
+from prunus.jobs.errors import CheckpointError, PruningError
+from prunus.jobs.methods.base import Method, Start
+from prunus.jobs.sparsity.masks import Masks
+from prunus.jobs.sparsity.masks import sparsity as sparsity_of
+from prunus.jobs.sparsity.overlap import Overlap
+from prunus.jobs.sparsity.selector import Selector
 
 _MORE_ZEROS = 0.01
 """Share of zeros that a dense checkpoint may have by chance."""

@@ -3,17 +3,17 @@
 Source: Zafrir et al., "Prune Once for All" (arXiv 2111.05754), section 3.3. Mask m = [w != 0] of the starting
 checkpoint, constant.
 Differs from the paper: the stored training mask is preferred to the zeros of the weights, so that a kept weight that
-happens to be 0 stays trainable; and the mask is held by gradients (``jobs.enforcement``), not by a product in every
-forward pass.
+happens to be 0 stays trainable; and the mask is held by gradients (``sparsity.masked_weights``), not by a product in
+every forward pass.
 """
 
 import torch
 
-from configs.methods import Locked
-from jobs.errors import PruningError
-from jobs.masks import Masks
-from jobs.methods.base import Method
-from jobs.selection import Scores
+from prunus.configs.methods.union import Locked
+from prunus.jobs.errors import PruningError
+from prunus.jobs.methods.base import Method
+from prunus.jobs.sparsity.masks import Masks
+from prunus.jobs.sparsity.select_smallest import Scores
 
 
 class LockedMethod(Method[Locked]):

@@ -20,12 +20,12 @@ overshoot by one step of growth); exactly k go, ties by position; evaluation wit
 import logging
 from contextlib import AbstractContextManager
 
-from configs.methods import Parp
-from configs.schedules import is_parp_update, sparsity_at
-from jobs.masks import sparsity as sparsity_of
-from jobs.methods.base import Method, Start
-from jobs.overlap import Overlap
-from jobs.patterns import Selector
+from prunus.configs.methods.union import Parp
+from prunus.configs.schedules import is_parp_update, sparsity_at
+from prunus.jobs.methods.base import Method, Start
+from prunus.jobs.sparsity.masks import sparsity as sparsity_of
+from prunus.jobs.sparsity.overlap import Overlap
+from prunus.jobs.sparsity.selector import Selector
 
 log = logging.getLogger(__name__)
 _OTHER_SPARSITY = 0.01

@@ -1,10 +1,10 @@
 """What is learned: the model class with its head, the objective, and the metrics of a held-out split."""
 
-from jobs.tasks.base import Task
-from jobs.tasks.classification import ClassificationTask
-from jobs.tasks.ctc import CTCTask
-from jobs.tasks.masked_lm import MaskedLMTask
-from jobs.tasks.pretraining import PretrainingTask
+from prunus.jobs.tasks.base import Task
+from prunus.jobs.tasks.classification import ClassificationTask
+from prunus.jobs.tasks.ctc import CTCTask
+from prunus.jobs.tasks.masked_lm import MaskedLMTask
+from prunus.jobs.tasks.wav2vec2_pretraining import PretrainingTask
 
 TASKS: dict[str, type[Task]] = {
     "masked_lm": MaskedLMTask,

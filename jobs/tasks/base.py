@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from jobs.data import EvalBatches, TaskData
-from jobs.engine import Engine
-from jobs.objective import Objective, Weights
-from jobs.ranks import Ranks
+from prunus.jobs.data.pipeline.batches import EvalBatches, TaskData
+from prunus.jobs.engine.engine import Engine
+from prunus.jobs.objectives.base import Objective, Weights
+from prunus.jobs.ranks import Ranks
 
 
 class Task(ABC):

@@ -5,11 +5,11 @@ from sklearn.metrics import accuracy_score, f1_score
 from torch.nn import functional as F
 from transformers import AutoModelForSequenceClassification
 
-from jobs.data import EvalBatches
-from jobs.engine import Engine
-from jobs.objective import SequenceObjective
-from jobs.ranks import Ranks
-from jobs.tasks.base import Task, to_device
+from prunus.jobs.data.pipeline.batches import EvalBatches
+from prunus.jobs.engine.engine import Engine
+from prunus.jobs.objectives.base import SequenceObjective
+from prunus.jobs.ranks import Ranks
+from prunus.jobs.tasks.base import Task, to_device
 
 
 class ClassificationTask(Task):

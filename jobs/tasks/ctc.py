@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 from transformers import AutoModelForCTC, PreTrainedModel
 
-from configs.tasks import CTC
-from jobs.ctc_objective import CTCObjective
-from jobs.data import EvalBatches, TaskData
-from jobs.engine import Engine
-from jobs.objective import Objective, Weights
-from jobs.projection_loss import IGNORED
-from jobs.ranks import Ranks
-from jobs.tasks.base import Task, heard_per_second, to_device
+from prunus.configs.tasks.union import CTC
+from prunus.jobs.data.pipeline.batches import EvalBatches, TaskData
+from prunus.jobs.engine.engine import Engine
+from prunus.jobs.objectives.base import Objective, Weights
+from prunus.jobs.objectives.ctc import CTCObjective
+from prunus.jobs.objectives.projection_loss import IGNORED
+from prunus.jobs.ranks import Ranks
+from prunus.jobs.tasks.base import Task, heard_per_second, to_device
 
 _UNKNOWN_SAID, _UNKNOWN_MEANT = "\ufffe", "\ufffd"
 """Never equal: a unit outside the vocabulary is an error, whatever the model says there."""

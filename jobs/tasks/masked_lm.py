@@ -5,12 +5,12 @@ import math
 import torch
 from transformers import AutoModelForMaskedLM
 
-from jobs.data import EvalBatches
-from jobs.engine import Engine
-from jobs.objective import TokenObjective
-from jobs.projection_loss import IGNORED
-from jobs.ranks import Ranks
-from jobs.tasks.base import Task, to_device
+from prunus.jobs.data.pipeline.batches import EvalBatches
+from prunus.jobs.engine.engine import Engine
+from prunus.jobs.objectives.base import TokenObjective
+from prunus.jobs.objectives.projection_loss import IGNORED
+from prunus.jobs.ranks import Ranks
+from prunus.jobs.tasks.base import Task, to_device
 
 
 class MaskedLMTask(Task):

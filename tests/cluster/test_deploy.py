@@ -13,10 +13,10 @@ import jsonschema
 import pytest
 import yaml
 
-import configs
-from service import policies
-from service.guards import _OPEN_PATHS
-from service.settings import DEFAULT_PORT, Settings
+from prunus import configs
+from prunus.service.api.auth import _OPEN_PATHS
+from prunus.service.scheduling import verdict as policies
+from prunus.service.settings import DEFAULT_PORT, Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "cluster/deploy"

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from ray.train.v2.api.exceptions import WorkerGroupError
 
-from cluster import driver, gang
-from cluster.driver import _failure
-from configs import ComparisonSpec, JobSpec, Launch, Outcome, RankError, StopReason, __version__
-from configs.artifacts import JobDirectory, write_atomic
+from prunus.cluster import driver, gang
+from prunus.cluster.driver import _failure
+from prunus.configs import ComparisonSpec, JobSpec, Launch, Outcome, RankError, StopReason, __version__
+from prunus.configs.artifacts.layout import JobDirectory, write_atomic
 
 LOST = StopReason.WORKER_LOST
 
@@ -124,7 +124,7 @@ def test_ray_that_cannot_be_joined_is_a_failed_launch_and_no_lost_rank(
 IN_THE_DRIVER = """
 import os, sys, time
 from pathlib import Path
-from cluster import driver
+from prunus.cluster import driver
 
 def run_rank(config):
     heavy = [name for name in ("ray", "torch") if name in sys.modules]
@@ -140,7 +140,7 @@ driver.enter()
 def test_a_comparison_runs_in_the_driver_without_ray_and_its_stop_leaves_an_outcome(tmp_path: Path) -> None:
     path = comparison_of(tmp_path)
     seen = Path(f"{path}.seen")
-    with subprocess.Popen([sys.executable, "-c", IN_THE_DRIVER, path], cwd=Path(__file__).parents[2]) as process:
+    with subprocess.Popen([sys.executable, "-c", IN_THE_DRIVER, path]) as process:
         while not (seen.is_file() and seen.read_text()):
             assert process.poll() is None
             time.sleep(0.01)

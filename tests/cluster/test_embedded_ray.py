@@ -10,8 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from cluster import embedded_ray
-from cluster.embedded_ray import EmbeddedRay, RayPorts, ensure_token, is_ready, pick_port, pick_ports, prepare_temp_dir
+from prunus.cluster import embedded_ray
+from prunus.cluster.embedded_ray import (
+    EmbeddedRay,
+    RayPorts,
+    ensure_token,
+    is_ready,
+    pick_port,
+    pick_ports,
+    prepare_temp_dir,
+)
 
 PORTS = RayPorts(dashboard=1, gcs=2, client=3, agent=4)
 

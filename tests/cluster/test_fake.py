@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.errors import ClusterUnreachable
-from cluster.executor import Executor, Poll
-from cluster.fake import FakeExecutor
-from configs import JobSpec, Launch, Outcome
-from configs.artifacts import JobDirectory, verify, write_atomic
+from prunus.cluster.errors import ClusterUnreachable
+from prunus.cluster.executor import Executor, Poll
+from prunus.cluster.fake import FakeExecutor
+from prunus.configs import JobSpec, Launch, Outcome
+from prunus.configs.artifacts.layout import JobDirectory, verify, write_atomic
 
 FILES = {"files": ["/data/rows.csv"]}
 

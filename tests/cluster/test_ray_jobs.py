@@ -6,11 +6,11 @@ from typing import Any
 
 import httpx
 import pytest
-from test_fake import make_launch
 
-from cluster.errors import ClusterRefused, ClusterUnreachable
-from cluster.ray_jobs import RayJobs
-from configs import ComparisonSpec
+from prunus.cluster.errors import ClusterRefused, ClusterUnreachable
+from prunus.cluster.ray_jobs import RayJobs
+from prunus.configs import ComparisonSpec
+from tests.cluster.test_fake import make_launch
 
 
 class Dashboard:
@@ -49,7 +49,7 @@ def test_an_attempt_is_one_submission_of_its_driver(dashboard: Dashboard, tmp_pa
     assert (request.method, request.url.path) == ("POST", "/api/jobs/")
     assert request.headers["Authorization"] == "Bearer secret"
     assert dashboard.body["submission_id"] == "j-1-a1"
-    assert dashboard.body["entrypoint"] == f"py -m cluster.driver {tmp_path}/attempts/1/launch.json"
+    assert dashboard.body["entrypoint"] == f"py -m prunus.cluster.driver {tmp_path}/attempts/1/launch.json"
     assert dashboard.body["runtime_env"]["env_vars"]["PRUNUS_ATTEMPT"] == "j-1-a1"
     assert dashboard.body["entrypoint_num_cpus"] == 0  # the ranks hold what the gang asked for
 
@@ -69,7 +69,7 @@ def test_a_try_to_publish_is_a_submission_that_holds_no_cpu_and_is_no_process_of
     make_ray(dashboard).publish(make_launch(tmp_path), "j-1-p3")
     body = dashboard.body
     assert body["submission_id"] == "j-1-p3"
-    assert body["entrypoint"] == f"py -m jobs.publish {tmp_path}/tracking/publish.json"
+    assert body["entrypoint"] == f"py -m prunus.jobs.tracking.late_publish {tmp_path}/tracking/publish.json"
     assert body["entrypoint_num_cpus"] == 0
     assert body["metadata"]["prunus_job"] == "j-1"
     variables = body["runtime_env"]["env_vars"]
@@ -80,7 +80,7 @@ def test_a_try_to_publish_is_a_submission_that_holds_no_cpu_and_is_no_process_of
 def test_a_path_with_a_space_stays_one_argument(dashboard: Dashboard, tmp_path: Path) -> None:
     root = tmp_path / "my jobs"
     make_ray(dashboard).publish(make_launch(root), "j-1-p1")
-    assert dashboard.body["entrypoint"] == f"py -m jobs.publish '{root}/tracking/publish.json'"
+    assert dashboard.body["entrypoint"] == f"py -m prunus.jobs.tracking.late_publish '{root}/tracking/publish.json'"
 
 
 def test_shipped_code_comes_with_both(dashboard: Dashboard, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from configs import Campaign, ConfigError, load_text
+from prunus.configs import Campaign, ConfigError, load_text
 
 JOB = """\
 name: a

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from configs.methods import Dense, GradualMagnitude
-from configs.schedules import (
+from prunus.configs.methods.union import Dense, GradualMagnitude
+from prunus.configs.schedules import (
     Window,
     cubic_sparsity,
     is_update_step,
@@ -17,7 +17,7 @@ from configs.schedules import (
     sparsity_at,
     window_steps,
 )
-from configs.spec import LearningRate
+from prunus.configs.specs.job import LearningRate
 
 PAPER = GradualMagnitude(
     final_sparsity=0.9, growth_window=(0.0, 0.5), selection_window=(0.0, 0.8), update_every=1000, regrow=True

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from flow_service import UpService, marked_processes
+
+from tests.flow.flow_service import UpService, marked_processes
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +18,7 @@ def service(rank_environment: dict[str, str]) -> Iterator[UpService]:
     home = Path(tempfile.mkdtemp(prefix="pf-"))  # short: Ray's sockets lie below it
     running = UpService(home, {**rank_environment, "PRUNUS_HOME": str(home)})
     up = subprocess.run(
-        [sys.executable, "-m", "service.cli", "up", "--cpus", "2"],
+        [sys.executable, "-m", "prunus.service.cli", "up", "--cpus", "2"],
         env=running.environment,
         capture_output=True,
         text=True,

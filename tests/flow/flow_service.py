@@ -10,8 +10,8 @@ from typing import Any
 
 import psutil
 
-from configs.artifacts import JobDirectory
-from service.client import Client
+from prunus.configs.artifacts.layout import JobDirectory
+from prunus.service.client import Client
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class UpService:
 
     def cli(self, *arguments: str, timeout_s: float = 900.0) -> subprocess.CompletedProcess[str]:
         """Call ``prunus``; its answer must never hold a traceback."""
-        command = [sys.executable, "-m", "service.cli", *arguments]
+        command = [sys.executable, "-m", "prunus.service.cli", *arguments]
         ended = subprocess.run(
             command, env=self.environment, capture_output=True, text=True, timeout=timeout_s, cwd=self.home, check=False
         )
@@ -82,7 +82,7 @@ def wait_for_step(directory: JobDirectory, attempt: int, step: int, timeout_s: f
         steps = [
             int(line.split(": step ")[1].split("/")[0])
             for line in lines
-            if "jobs.loop: step " in line and "/" in line.split(": step ")[1].split(":")[0]
+            if "jobs.training.loop: step " in line and "/" in line.split(": step ")[1].split(":")[0]
         ]
         if steps and steps[-1] >= step:
             return

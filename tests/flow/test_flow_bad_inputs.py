@@ -4,16 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bad_inputs import EXPECTED, bad_jobs
-from flow_service import UpService
-from tiny_inputs import TinyInputs
 
-from configs import Campaign
-from service.errors import Refused
+from prunus.configs import Campaign
+from prunus.service.errors import Refused
+from tests.bad_inputs import EXPECTED, bad_jobs
+from tests.flow.flow_service import UpService
+from tests.tiny_inputs import TinyInputs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 OVER_RAY = ("missing-file",)
-"""Whose whole way to the user is looked at here; ``jobs/gang/test_gang_bad_inputs.py`` has every one."""
+"""Whose whole way to the user is looked at here; ``contract/test_bad_inputs.py`` has every one."""
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from typing import Any
 import mlflow
 import pytest
 import torch
-from flow_service import UpService, rank_process, wait_for_step
 from safetensors.torch import load_file
-from tiny_inputs import TinyInputs, is_prunable
 
-from configs.artifacts import verify
+from prunus.configs.artifacts.layout import verify
+from tests.flow.flow_service import UpService, rank_process, wait_for_step
+from tests.tiny_inputs import TinyInputs, is_prunable
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from gang_cases import EXAMPLES, Case, cell
-from gang_runs import Gangs
 
-from configs.artifacts import sha256_file
+from prunus.configs.artifacts.layout import sha256_file
+from tests.contract.gang_cases import EXAMPLES, Case, cell
+from tests.contract.gang_runs import Gangs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 CASE = Case(

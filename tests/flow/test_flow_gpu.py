@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from gang_cases import EXAMPLES, NUM_STEPS, Case
-from gang_runs import Gangs
-from tiny_inputs import TinyInputs, is_prunable
+
+from tests.contract.gang_cases import EXAMPLES, NUM_STEPS, Case
+from tests.contract.gang_runs import Gangs
+from tests.tiny_inputs import TinyInputs, is_prunable
 
 pytestmark = [
     pytest.mark.gpu,
@@ -72,11 +73,11 @@ def test_the_shipped_recipe_of_gradual_pruning_runs_by_hand(
     tiny: TinyInputs, gpu_environment: dict[str, str], tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    recipe = files("configs.recipes").joinpath("single", "gradual_magnitude.yaml")
+    recipe = files("prunus.configs.recipes").joinpath("single", "gradual_magnitude.yaml")
     changes = [f"vars.base={tiny.model}", f"vars.corpus={tiny.text}", f"vars.held_out={tiny.text}"]
     changes += ["train.num_steps=50", "task.data.sequence_length=32", "method.update_every=5"]
     changes += ["engine.precision=bf16", "resources.gpus_per_rank=1"]
-    command = [sys.executable, "-m", "jobs.run", str(recipe), str(out), *changes]
+    command = [sys.executable, "-m", "prunus.jobs", str(recipe), str(out), *changes]
     ended = subprocess.run(command, env=gpu_environment, capture_output=True, text=True, check=False, timeout=900)
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert (out / "artifacts" / "manifest.json").is_file()

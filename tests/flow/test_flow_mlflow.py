@@ -14,11 +14,11 @@ import httpx
 import mlflow
 import psutil
 import pytest
-from flow_service import wait_for_step
-from gang_cases import EXAMPLES, Case
-from gang_runs import GangRun, Gangs
 
-from configs.artifacts import JobDirectory
+from prunus.configs.artifacts.layout import JobDirectory
+from tests.contract.gang_cases import EXAMPLES, Case
+from tests.contract.gang_runs import GangRun, Gangs
+from tests.flow.flow_service import wait_for_step
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 NUM_STEPS = 300
@@ -111,7 +111,7 @@ def test_mlflow_that_is_away_at_the_start_gets_everything_later(
     assert (directory / "artifacts" / "manifest.json").is_file()
     assert sorted(run.losses) == list(range(1, NUM_STEPS + 1))
     tracking.start()
-    command = [sys.executable, "-m", "jobs.publish", str(JobDirectory(directory).launch(1))]
+    command = [sys.executable, "-m", "prunus.jobs.tracking.late_publish", str(JobDirectory(directory).launch(1))]
     for _ in range(2):  # the second time there is nothing left to carry, and nothing is doubled
         ended = subprocess.run(command, env=rank_environment, capture_output=True, text=True, check=False, timeout=900)
         assert ended.returncode == 0, ended.stderr[-3000:]

@@ -12,13 +12,13 @@ from typing import Any
 import psutil
 import pytest
 import torch
-from flow_service import rank_process, wait_for_step
-from gang_cases import EXAMPLES, Case
-from gang_runs import GangRun, Gangs
-from tiny_inputs import TinyInputs
 
-from configs import Outcome
-from configs.artifacts import JobDirectory
+from prunus.configs import Outcome
+from prunus.configs.artifacts.layout import JobDirectory
+from tests.contract.gang_cases import EXAMPLES, Case
+from tests.contract.gang_runs import GangRun, Gangs
+from tests.flow.flow_service import rank_process, wait_for_step
+from tests.tiny_inputs import TinyInputs
 
 pytestmark = [pytest.mark.cluster, pytest.mark.chaos, pytest.mark.timeout(1800)]
 CASE = Case(
@@ -62,7 +62,7 @@ def run_driver(cluster: Any, launch: Path, environment: dict[str, str]) -> subpr
         "RAY_TRAIN_V2_ENABLED": "1",
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",
     }
-    command = [sys.executable, "-m", "cluster.driver", str(launch)]
+    command = [sys.executable, "-m", "prunus.cluster.driver", str(launch)]
     return subprocess.run(
         command, env={**environment, **extra}, capture_output=True, text=True, check=False, timeout=900
     )

@@ -8,10 +8,10 @@ from typing import Any
 
 import mlflow
 import pytest
-from flow_service import UpService
-from tones import TinySpeech
 
-from configs.artifacts import verify
+from prunus.configs.artifacts.layout import verify
+from tests.flow.flow_service import UpService
+from tests.tones import TinySpeech
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(1800)]
 

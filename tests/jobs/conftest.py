@@ -1,18 +1,18 @@
 """Fixtures of the torch side: simulated ranks and weights under plain torch."""
 
-import jobs  # noqa: F401  # isort: skip - repairs torchaudio before transformers is imported
+import prunus.jobs  # noqa: F401  # isort: skip - repairs torchaudio before transformers is imported
 
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 import torch
-from thread_gang import CPU, run_gang
 from torch import nn
 
-from jobs.enforcement import MaskedWeights
-from jobs.ranks import Ranks
-from jobs.shards import shard_view
+from prunus.jobs.engine.shards import shard_view
+from prunus.jobs.ranks import Ranks
+from prunus.jobs.sparsity.masked_weights import MaskedWeights
+from tests.jobs.thread_gang import CPU, run_gang
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from jobs.ranks import Ranks
+from prunus.jobs.ranks import Ranks
 
 
 @dataclass(frozen=True)

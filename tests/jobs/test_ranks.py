@@ -5,11 +5,11 @@ import time
 from pathlib import Path
 
 import pytest
-from thread_gang import ThreadRanks, run_gang
 
-from jobs import ranks as ranks_module
-from jobs.errors import DataError
-from jobs.ranks import Ranks
+from prunus.jobs import ranks as ranks_module
+from prunus.jobs.errors import DataError
+from prunus.jobs.ranks import Ranks
+from tests.jobs.thread_gang import ThreadRanks, run_gang
 
 
 def test_ranks_meet_while_rank_0_builds_for_longer_than_a_collective_may_last(

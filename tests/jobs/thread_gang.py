@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from jobs.ranks import Ranks
+from prunus.jobs.ranks import Ranks
 
 T = TypeVar("T")
 CPU = torch.device("cpu")

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from transformers import AutoModelForPreTraining, PreTrainedModel
 
-from configs.tasks import Wav2Vec2Pretraining
-from jobs.data.speech.pretraining_masks import PretrainingMasks
-from jobs.examples.speech_model import small_config
-from jobs.objective import Weights
-from jobs.pretraining_objective import PretrainingObjective
+from prunus.configs.tasks.union import Wav2Vec2Pretraining
+from prunus.jobs.data.speech.batches.pretraining_masks import PretrainingMasks
+from prunus.jobs.examples.speech_model import small_config
+from prunus.jobs.objectives.base import Weights
+from prunus.jobs.objectives.wav2vec2_pretraining import PretrainingObjective
 
 ALONE = Weights(task=1.0, teacher=0.0, temperature=1.0, predicted_only=False, chunk_rows=1)
 NUM_SAMPLES = (8000, 6000, 3000)

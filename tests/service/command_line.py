@@ -9,9 +9,9 @@ from typing import Any
 
 import uvicorn
 from click.testing import Result
-from world import World
 
-from service.app import Parts, create_app
+from prunus.service.api.app import Parts, create_app
+from tests.service.world import World
 
 Run = Callable[..., Result]
 

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 import uvicorn
-from command_line import Run, clock_that, serving
 from starlette.testclient import TestClient
 from typer.testing import CliRunner
-from world import HOST, World, make_app
 
-from cluster.executor import Node
-from cluster.fake import FakeExecutor
-from service import follow
-from service.cli import app
-from service.client import Client
-from service.sources import NoRegistry, Registry
+from prunus.cluster.executor import Node
+from prunus.cluster.fake import FakeExecutor
+from prunus.service.cli import follow
+from prunus.service.cli.main import app
+from prunus.service.client import Client
+from prunus.service.sources.resolve import NoRegistry, Registry
+from tests.service.command_line import Run, clock_that, serving
+from tests.service.world import HOST, World, make_app
 
 
 @pytest.fixture

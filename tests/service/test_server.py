@@ -11,13 +11,13 @@ from pathlib import Path
 import httpx
 import pytest
 from starlette.testclient import TestClient
-from world import make_campaign, make_spec
 
-from cluster.fake import FakeExecutor
-from service.assembly import Assembly
-from service.settings import Settings
-from service.sources import NoRegistry
-from service.wire import JobState, Submission
+from prunus.cluster.fake import FakeExecutor
+from prunus.service.assembly import Assembly
+from prunus.service.settings import Settings
+from prunus.service.sources.resolve import NoRegistry
+from prunus.service.wire import JobState, Submission
+from tests.service.world import make_campaign, make_spec
 
 ROOT = Path(__file__).parents[2]
 NOBODY = "http://127.0.0.1:9"
@@ -27,7 +27,7 @@ def start(home: Path, *more: str) -> subprocess.Popen[str]:
     command = [
         sys.executable,
         "-m",
-        "service.server",
+        "prunus.service.server",
         "--home",
         str(home),
         "--port",

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from service.errors import Refused
-from service.settings import Settings
+from prunus.service.errors import Refused
+from prunus.service.settings import Settings
 
 
 def test_the_command_line_beats_the_environment_and_that_the_default(tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from configs import StopReason
-from service.states import ACTIVE, END_STATES, TRANSITIONS, WAITING, check_transition, end_state
-from service.wire import JobState
+from prunus.configs import StopReason
+from prunus.service.states import ACTIVE, END_STATES, TRANSITIONS, WAITING, check_transition, end_state
+from prunus.service.wire import JobState
 
 
 def test_every_state_has_its_transitions_and_only_final_ones_have_none() -> None:

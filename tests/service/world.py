@@ -4,18 +4,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cluster.fake import FakeExecutor
-from configs import Campaign, JobSpec
-from configs.artifacts import JobDirectory
-from service.app import Parts, create_app
-from service.database import Database
-from service.records import AttemptRow, JobRow
-from service.scheduler import Scheduler
-from service.settings import Settings
-from service.sources import NoRegistry, Registry, Sources
-from service.store import Store
-from service.submission import Submitter
-from service.wire import JobState
+from prunus.cluster.fake import FakeExecutor
+from prunus.configs import Campaign, JobSpec
+from prunus.configs.artifacts.layout import JobDirectory
+from prunus.service.api.app import Parts, create_app
+from prunus.service.scheduling.scheduler import Scheduler
+from prunus.service.settings import Settings
+from prunus.service.sources.resolve import NoRegistry, Registry, Sources
+from prunus.service.store.database import Database
+from prunus.service.store.rows import AttemptRow, JobRow
+from prunus.service.store.store import Store
+from prunus.service.submission.submit import Submitter
+from prunus.service.wire import JobState
 
 
 def make_spec(name: str, start: str = "org/base", **more: Any) -> JobSpec:

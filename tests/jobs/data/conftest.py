@@ -6,13 +6,13 @@ from string import ascii_lowercase
 from typing import Any
 
 import pytest
-from lone_rank import make_ranks
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-import jobs  # noqa: F401 - repairs torchaudio before transformers is imported
-from configs import JobSpec
-from jobs.ranks import Ranks
+import prunus.jobs  # noqa: F401 - repairs torchaudio before transformers is imported
+from prunus.configs import JobSpec
+from prunus.jobs.ranks import Ranks
+from tests.jobs.lone_rank import make_ranks
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 

@@ -6,7 +6,7 @@ pytest.importorskip("babel", reason="needs the extra 'demo'")
 
 from transformers import AutoConfig, AutoTokenizer
 
-from jobs.examples import text as demo
+from prunus.jobs.examples import text as demo
 
 
 @pytest.fixture(scope="module")

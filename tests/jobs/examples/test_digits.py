@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from configs.speech import SpeechSource
-from jobs.data.speech.clips import find_clips
-from jobs.examples import digits
+from prunus.configs.tasks.speech_data import SpeechSource
+from prunus.jobs.data.speech.clips.layouts import find_clips
+from prunus.jobs.examples import digits
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ pytest.importorskip("espeakng_loader", reason="needs the extra 'demo'")
 
 import soundfile
 
-from jobs.examples import speech_clips, speech_corpus
-from jobs.examples.espeak import phones
-from jobs.examples.speech_corpus import LANGUAGES, main
-from jobs.examples.speech_phrases import Phrases
+from prunus.jobs.examples import speech_clips, speech_corpus
+from prunus.jobs.examples.espeak import phones
+from prunus.jobs.examples.speech_corpus import LANGUAGES, main
+from prunus.jobs.examples.speech_phrases import Phrases
 
 SCRIPT = {
     **dict.fromkeys(("es", "fr", "it", "nl", "sv", "tr"), r"[A-Za-z\u00c0-\u024f]"),
@@ -94,7 +94,8 @@ def test_speakers_are_of_both_genders_and_differ_between_languages(corpus: Path)
 
 def test_the_same_bytes_in_another_process_whatever_its_memory_held(corpus: Path, tmp_path: Path) -> None:
     dirty = {**os.environ, "MALLOC_PERTURB_": "170"}  # glibc fills what it hands out
-    command = [sys.executable, "-m", "jobs.examples.speech_corpus", "--languages=zh,es", "--minutes=0.5", "--seed=0"]
+    command = [sys.executable, "-m", "prunus.jobs.examples.speech_corpus", "--languages=zh,es"]
+    command += ["--minutes=0.5", "--seed=0"]
     subprocess.run([*command, "--", str(tmp_path)], env=dirty, capture_output=True, check=True, timeout=120)
     for language in ("zh", "es"):
         assert contents(tmp_path / language) == contents(corpus / language)

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForPreTraining, Data2VecAudioConfig, Wav2Vec2CTCTokenizer, Wav2Vec2FeatureExtractor
 
-from configs.speech import TranscriptRules
-from jobs.data.speech.vocabulary import build_vocabulary
-from jobs.errors import ModelError
-from jobs.examples.speech_model import main, small_config
-from jobs.models import Origin, check_same_units, load_speech_input
+from prunus.configs.tasks.speech_data import TranscriptRules
+from prunus.jobs.data.speech.units.vocabulary import build_vocabulary
+from prunus.jobs.errors import ModelError
+from prunus.jobs.examples.speech_model import main, small_config
+from prunus.jobs.models.load import Origin, check_same_units, load_speech_input
 
 
 def test_it_holds_configuration_and_feature_extractor_and_no_weights(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ pytest.importorskip("babel", reason="needs the extra 'demo'")
 
 from babel import Locale
 
-from jobs.examples.speech_clips import SHARES, split_of
-from jobs.examples.speech_phrases import Phrases, clean, is_speakable, phrases_of, scripts
+from prunus.jobs.examples.speech_clips import SHARES, split_of
+from prunus.jobs.examples.speech_phrases import Phrases, clean, is_speakable, phrases_of, scripts
 
 LATIN, CYRILLIC = frozenset({"LATIN"}), frozenset({"CYRILLIC"})
 

@@ -2,10 +2,10 @@
 
 import torch
 
-from configs.methods import Dense
-from jobs.enforcement import MaskedWeights
-from jobs.methods import METHODS, Start, build_method
-from jobs.ranks import Ranks
+from prunus.configs.methods.union import Dense
+from prunus.jobs.methods import METHODS, Start, build_method
+from prunus.jobs.ranks import Ranks
+from prunus.jobs.sparsity.masked_weights import MaskedWeights
 
 
 def test_dense_training_has_no_masks_and_changes_nothing() -> None:

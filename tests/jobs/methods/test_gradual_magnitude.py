@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from configs.methods import GradualMagnitude
-from configs.schedules import cubic_sparsity, window_steps
-from jobs.enforcement import MaskedWeights
-from jobs.errors import CheckpointError, PruningError
-from jobs.methods import Start, build_method
-from jobs.methods.gradual_magnitude import GradualMagnitudeMethod
-from jobs.ranks import Ranks
-from jobs.shards import Shard
+from prunus.configs.methods.union import GradualMagnitude
+from prunus.configs.schedules import cubic_sparsity, window_steps
+from prunus.jobs.engine.shards import Shard
+from prunus.jobs.errors import CheckpointError, PruningError
+from prunus.jobs.methods import Start, build_method
+from prunus.jobs.methods.gradual_magnitude import GradualMagnitudeMethod
+from prunus.jobs.ranks import Ranks
+from prunus.jobs.sparsity.masked_weights import MaskedWeights
 
 Build = Callable[..., tuple[MaskedWeights, torch.optim.AdamW]]
 

@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from configs.methods import Locked
-from jobs.enforcement import MaskedWeights
-from jobs.errors import PruningError
-from jobs.masks import Masks
-from jobs.methods import Method, Start, build_method
-from jobs.methods.locked import fit_mask
-from jobs.ranks import Ranks
+from prunus.configs.methods.union import Locked
+from prunus.jobs.errors import PruningError
+from prunus.jobs.methods import Method, Start, build_method
+from prunus.jobs.methods.locked import fit_mask
+from prunus.jobs.ranks import Ranks
+from prunus.jobs.sparsity.masked_weights import MaskedWeights
+from prunus.jobs.sparsity.masks import Masks
 
 Build = Callable[..., tuple[MaskedWeights, torch.optim.AdamW]]
 SPARSE = {"w": torch.tensor([[1.0, 0.0], [-0.0, -2.0]])}

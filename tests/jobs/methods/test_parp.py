@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from configs.methods import Parp
-from configs.schedules import is_parp_update, sparsity_at
-from jobs.enforcement import MaskedWeights
-from jobs.masks import Masks
-from jobs.methods import Start, build_method
-from jobs.methods.parp import ParpMethod
-from jobs.ranks import Ranks
+from prunus.configs.methods.union import Parp
+from prunus.configs.schedules import is_parp_update, sparsity_at
+from prunus.jobs.methods import Start, build_method
+from prunus.jobs.methods.parp import ParpMethod
+from prunus.jobs.ranks import Ranks
+from prunus.jobs.sparsity.masked_weights import MaskedWeights
+from prunus.jobs.sparsity.masks import Masks
 
 Build = Callable[..., tuple[MaskedWeights, torch.optim.AdamW]]
 Step = Callable[..., None]

@@ -9,8 +9,8 @@ import numpy as np
 import soundfile
 from transformers import Wav2Vec2Config, Wav2Vec2FeatureExtractor
 
-from configs import JobSpec
-from jobs.data.speech.input import SpeechInput
+from prunus.configs import JobSpec
+from prunus.jobs.data.speech.speech_input import SpeechInput
 
 RATE = 16000
 

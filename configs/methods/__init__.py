@@ -1,0 +1,1 @@
+"""What may happen to the weights: a frozen class per pruning method."""

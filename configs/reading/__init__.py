@@ -1,0 +1,1 @@
+"""From a recipe (YAML) to specs. Every mistake is reported with file and line."""

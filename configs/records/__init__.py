@@ -1,0 +1,1 @@
+"""What crosses the border between service and training: launch, progress, outcome."""

@@ -1,0 +1,1 @@
+"""One job, or one comparison, as a typed and frozen value."""

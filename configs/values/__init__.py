@@ -1,0 +1,1 @@
+"""Types that specs are built of: fractions, patterns, sources, languages."""

@@ -1,0 +1,1 @@
+"""Compare masks and metrics of several jobs."""

@@ -1,0 +1,103 @@
+"""A job that compares what others left, on the cluster: one rank, no training.
+
+sources -> candidates (mask, job.json; verified) -> compare -> artifacts/ (comparison.json, README.md, figures/,
+job.json, manifest.json last) -> MLflow
+"""
+
+import logging
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from prunus.configs import ComparisonSpec, Launch, ResolvedSource
+from prunus.configs.artifacts.layout import MANIFEST, JobDirectory, sha256_file
+from prunus.configs.specs.comparison import Comparison
+from prunus.jobs.comparison.compare import Candidate, compare, read_candidate, write
+from prunus.jobs.errors import UserError
+from prunus.jobs.models import load as models
+from prunus.jobs.results import model_directory as export
+from prunus.jobs.results.finish import PUBLISH_WAIT_S, Result, spec_facts
+from prunus.jobs.tracking.heartbeat import Reporter
+from prunus.jobs.tracking.tracker import Tracker
+
+log = logging.getLogger(__name__)
+_NO_PARAM_NAME = re.compile(r"[^A-Za-z0-9_.:/ -]")
+"""What MLflow takes in no name of a parameter; references may hold it."""
+
+
+def compare_and_publish(
+    launch: Launch,
+    spec: ComparisonSpec,
+    directory: JobDirectory,
+    reporter: Reporter,
+    tracker: Tracker | None,
+    guard: Callable[[], None],
+) -> Result | None:
+    """Compare the sources of a launch, leave the artifacts and hand them to MLflow.
+
+    Args:
+        guard: Raises if a newer attempt exists; called before anything is written.
+
+    Raises:
+        JobError, ConfigError: A source is missing, damaged or has nothing to compare; no two masks fit each other.
+    """
+    reporter.phase("data")
+    opened = {name: open_candidate(name, source, directory, launch) for name, source in launch.sources.items()}
+    lineage = {name: text for name, (_, text) in opened.items()}
+    if tracker is None:
+        return None
+    tracker.params(spec_facts(spec, {_NO_PARAM_NAME.sub("_", name): text for name, text in lineage.items()}))
+    found = compare([candidate for candidate, _ in opened.values()], spec.compare.by)
+    for note in found.notes:
+        log.warning("%s", note)
+    reporter.phase("saving")
+    guard()
+    root, metrics = directory.artifacts, _summary(found)
+    shutil.rmtree(root, ignore_errors=True)  # of an attempt that died here
+    write(found, root, launch.job_name)
+    export.write_record(root, launch, 0, metrics)
+    manifest_sha256 = export.write_manifest(root, launch, lineage)
+    reporter.phase("publishing")
+    tracker.metrics(0, metrics)
+    tracker.artifacts(root, "")
+    tracker.status("FINISHED")
+    published = tracker.close(PUBLISH_WAIT_S if launch.mlflow_uri else 0.0)
+    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    return Result(metrics, tracker.run_id, published, manifest_sha256, size, "; ".join(found.notes)[:1000])
+
+
+def open_candidate(name: str, source: ResolvedSource, directory: JobDirectory, launch: Launch) -> tuple[Candidate, str]:
+    """Bring a source to disk and read what is compared.
+
+    Returns:
+        The candidate, and ``REFERENCE sha256:DIGEST`` of its manifest (the reference alone without one).
+
+    Raises:
+        JobError, ConfigError: As in :func:`compare_and_publish`.
+    """
+    if source.kind == "run":
+        downloads = directory.root / "downloads"
+        lineage = models.open_source(source, downloads, launch.mlflow_uri).lineage
+        return read_candidate(downloads / source.location, source=source.reference), lineage
+    place, lineage = Path(source.location).expanduser(), source.reference
+    if not place.exists():
+        raise UserError(f"{source.reference}: {place} does not exist on this node; check the path")
+    if (place / MANIFEST).is_file():
+        digest = sha256_file(place / MANIFEST)
+        if source.manifest_sha256 not in {None, digest}:
+            raise UserError(f"{source.reference}: {place / MANIFEST} changed since the job that made it ended")
+        lineage = f"{source.reference} sha256:{digest}"
+    # A job is called as the recipe calls it; a directory or registry entry by what lies in it.
+    return read_candidate(place, name if f"job:{name}" == source.reference else "", source.reference), lineage
+
+
+def _summary(found: Comparison) -> dict[str, float]:
+    """Figures for the run's page: how many took part, and means over the pairs of different masks."""
+    metrics: dict[str, float] = {"compare/jobs": len(found.entries), "compare/masks": len(found.masked)}
+    for key in ("iou_kept", "iou_removed", "random_iou_kept", "random_iou_removed", "flipped"):
+        matrix = getattr(found, key)
+        values = [value for row, line in enumerate(matrix) for value in line[:row] if value is not None]
+        if values:
+            metrics[f"compare/{key}"] = sum(values) / len(values)
+    return metrics

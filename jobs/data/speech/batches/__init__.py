@@ -1,0 +1,1 @@
+"""Clips as the tensors of a step: which clips, padded how, masked where."""

@@ -1,0 +1,1 @@
+"""Which clips a source names, which of them are used, and their samples."""

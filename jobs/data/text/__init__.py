@@ -1,0 +1,1 @@
+"""Text as the tensors of a step: packed and masked, or labelled and padded."""

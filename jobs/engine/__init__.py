@@ -1,0 +1,1 @@
+"""Accelerate and DeepSpeed, and who owns which part of a weight."""

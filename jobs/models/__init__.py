@@ -1,0 +1,1 @@
+"""Starting checkpoints: found, checked, loaded; which of their weights may be pruned."""

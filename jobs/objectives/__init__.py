@@ -1,0 +1,1 @@
+"""What is differentiated: student and losses as one module."""

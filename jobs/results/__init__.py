@@ -1,0 +1,1 @@
+"""What a finished job leaves: model directory, masks, figures, facts of its MLflow run."""

@@ -1,0 +1,1 @@
+"""Progress and metrics: to the scheduler through a heartbeat, to MLflow through a spool."""

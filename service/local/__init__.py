@@ -1,0 +1,1 @@
+"""The embedded default: Ray, MLflow and our server on one machine."""

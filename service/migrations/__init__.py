@@ -1,1 +1,0 @@
-"""Alembic history of the store; ``service.store`` upgrades to its head at start."""

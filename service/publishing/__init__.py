@@ -1,0 +1,1 @@
+"""What MLflow gets after a job or campaign has ended."""

@@ -1,0 +1,1 @@
+"""What happens next to each job: read, decide, act, write."""

@@ -1,0 +1,1 @@
+"""What ``job:``, ``models:/``, directories and hub ids mean right now."""

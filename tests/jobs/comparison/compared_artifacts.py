@@ -1,0 +1,52 @@
+"""Artifacts of jobs, small enough to be compared by hand; what the tests of comparing share."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from prunus.configs import JobRecord
+from prunus.configs.artifacts.layout import JOB_RECORD, MANIFEST, Manifest, build_entries, write_atomic
+from prunus.jobs.comparison.compare import Candidate
+from prunus.jobs.sparsity import masks
+from prunus.jobs.sparsity.masks import PackedMask
+
+BITS = {
+    # 4 + 2 positions; x keeps 3, y keeps 3, both keep 2
+    "x": {"a": [1, 1, 0, 0], "b": [1, 0]},
+    "y": {"a": [1, 0, 1, 0], "b": [1, 0]},
+    # of other weights
+    "z": {"a": [1, 1, 0, 0]},
+}
+
+
+def bits(name: str) -> masks.Masks:
+    """One of ``BITS`` as a mask: a matrix and a bias."""
+    found = {key: torch.tensor(values, dtype=torch.bool) for key, values in BITS[name].items()}
+    return {key: mask.view(2, 2) if mask.numel() == 4 else mask for key, mask in found.items()}
+
+
+def record(name: str, method: str = "gradual_magnitude", **more: Any) -> JobRecord:
+    """``job.json``; ``more`` are metrics by their last part, ``labels``, ``campaign``."""
+    labels, campaign = more.pop("labels", {}), more.pop("campaign", None)
+    spec = {"name": name, "labels": labels, "task": {"name": "ctc"}, "method": {"name": method, "final_sparsity": 0.5}}
+    metrics = {f"eval/{key}": value for key, value in more.items()} | {"sparsity/prunable": 0.0, "loss/task": 9.0}
+    return JobRecord(job_id=f"j-{name}", job_name=name, campaign_name=campaign, spec=spec, metrics=metrics)
+
+
+def candidate(name: str, mask: str | None = None, **more: Any) -> Candidate:
+    """What takes part in a comparison."""
+    packed = PackedMask.of(bits(mask)) if mask else None
+    return Candidate(name, f"job:{name}", record(name, **more), packed)
+
+
+def write_artifact(root: Path, name: str, mask: str | None = None, *, with_manifest: bool = True, **more: Any) -> Path:
+    """The artifacts of a job on disk."""
+    root.mkdir(parents=True, exist_ok=True)
+    write_atomic(root / JOB_RECORD, record(name, **more).model_dump_json())
+    if mask:
+        masks.save(bits(mask), root / masks.FOLDER / "step-5", masks.Facts("gradual_magnitude", 5))
+    if with_manifest:
+        manifest = Manifest(job_id=f"j-{name}", job_name=name, attempt_id=f"j-{name}-a1", files=build_entries(root))
+        write_atomic(root / MANIFEST, manifest.model_dump_json())
+    return root
