@@ -20,7 +20,8 @@ from typing import Any
 import torch
 
 from prunus.configs import AnySpec, ConfigError, ResolvedSource, load_file
-from prunus.configs.artifacts.layout import JOB_RECORD, MANIFEST, JobDirectory, sha256_file
+from prunus.configs.artifacts.layout import JOB_RECORD, JobDirectory
+from prunus.configs.artifacts.manifest import MANIFEST, sha256_file
 from prunus.configs.values.sources import source_kind
 from prunus.jobs import run
 from prunus.jobs.by_hand import launch_by_hand, source_by_hand

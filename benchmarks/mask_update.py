@@ -16,7 +16,7 @@ import torch
 from benchmarks.masked_step import ALONE, SPARSITY
 from benchmarks.shapes import VOCABULARY, encoder, prunable
 from benchmarks.timing import RATIO_HEAD, machine, ratio_row, take_turns
-from prunus.configs.methods.union import GradualMagnitude
+from prunus.configs.methods.gradual_magnitude import GradualMagnitude
 from prunus.configs.values.patterns import count_to_remove
 from prunus.jobs.engine.shards import Shard, shard_view
 from prunus.jobs.methods import Start

@@ -18,7 +18,7 @@ from torch.nn.utils import prune
 from benchmarks.masked_step import ALONE, SPARSITY, hold
 from benchmarks.shapes import VOCABULARY, encoder, prunable
 from benchmarks.timing import machine, peak_over
-from prunus.configs.methods.union import GradualMagnitude
+from prunus.configs.methods.gradual_magnitude import GradualMagnitude
 from prunus.jobs.engine.shards import shard_view
 from prunus.jobs.methods import Start
 from prunus.jobs.methods.gradual_magnitude import GradualMagnitudeMethod

@@ -13,7 +13,7 @@ import torch
 from transformers import Wav2Vec2Config, Wav2Vec2ForCTC
 
 from benchmarks.timing import machine, take_turns
-from prunus.configs.tasks.union import CTC
+from prunus.configs.tasks.ctc import CTC
 from prunus.jobs.examples.speech_model import small_config
 from prunus.jobs.objectives.base import Weights
 from prunus.jobs.objectives.ctc import CTCObjective

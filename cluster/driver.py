@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 
 from prunus.cluster.worker import RESULT, run_rank
 from prunus.configs import ComparisonSpec, Launch, Outcome, RankError, StopReason, __version__
-from prunus.configs.artifacts.layout import JobDirectory, write_atomic
+from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.layout import JobDirectory
 
 log = logging.getLogger(__name__)
 log.setLevel(logging.INFO)  # whatever a rank in this process makes of the rest

@@ -9,7 +9,9 @@ import threading
 from prunus.cluster.errors import ClusterRefused, ClusterUnreachable
 from prunus.cluster.executor import Capacity, Node, Poll, RayStatus
 from prunus.configs import Launch, Outcome, Progress, RankError, SpoolCursor, StopReason
-from prunus.configs.artifacts.layout import MANIFEST, JobDirectory, Manifest, build_entries, sha256_file, write_atomic
+from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.layout import JobDirectory
+from prunus.configs.artifacts.manifest import MANIFEST, Manifest, build_entries, sha256_file
 
 
 class FakeExecutor:

@@ -7,7 +7,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from prunus.cluster.worker import run_rank
 from prunus.configs import Launch
 from prunus.configs.artifacts.layout import JobDirectory
-from prunus.configs.specs.job import JobBase
+from prunus.configs.specs.base import JobBase
 
 _PROCESS_GROUP_TIMEOUT_S = 1800
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from prunus.configs import Launch
-from prunus.configs.artifacts.layout import JobDirectory, write_atomic
+from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.layout import JobDirectory
 
 RESULT = "result.json"
 

@@ -7,8 +7,10 @@ Sources: Zhu and Gupta, "To prune, or not to prune" (arXiv 1710.01878), equation
 import math
 from dataclasses import dataclass
 
-from prunus.configs.methods.union import GradualMagnitude, MethodSpec, Parp
-from prunus.configs.specs.job import LearningRate
+from prunus.configs.methods.gradual_magnitude import GradualMagnitude
+from prunus.configs.methods.parp import Parp
+from prunus.configs.methods.union import MethodSpec
+from prunus.configs.specs.training import LearningRate
 from prunus.configs.values.patterns import NOfM, parse_pattern
 
 

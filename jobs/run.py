@@ -14,31 +14,31 @@ import warnings
 from functools import partial
 from pathlib import Path
 
-import torch
 import transformers
 
 from prunus.configs import (
     ComparisonSpec,
-    ConfigError,
     JobSpec,
     Launch,
     RankError,
-    StopReason,
 )
-from prunus.configs.artifacts.layout import JobDirectory, write_atomic
+from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.layout import JobDirectory
 from prunus.jobs.comparison.job import compare_and_publish
 from prunus.jobs.data.build import build_data
-from prunus.jobs.errors import JobError, StaleAttempt, StorageError, UserError
+from prunus.jobs.errors import StaleAttempt, UserError
+from prunus.jobs.failures import classify
 from prunus.jobs.methods import build_method
-from prunus.jobs.models import load as models
+from prunus.jobs.models.inputs import load_inputs
 from prunus.jobs.ranks import Ranks
-from prunus.jobs.results.finish import Result, finish_job, run_facts
+from prunus.jobs.results.facts import run_facts
+from prunus.jobs.results.finish import Result, finish_job
 from prunus.jobs.tasks import TASKS
 from prunus.jobs.tracking.heartbeat import Reporter
 from prunus.jobs.tracking.tracker import Tracker, identity
 from prunus.jobs.training.assemble import build_engine, open_sources, seed_all
-from prunus.jobs.training.checkpoint import is_storage_failure
-from prunus.jobs.training.loop import Training, train
+from prunus.jobs.training.loop import train
+from prunus.jobs.training.training import Training
 
 log = logging.getLogger(__name__)
 
@@ -63,29 +63,6 @@ def run_rank(launch: Launch) -> Result | None:
         with contextlib.suppress(OSError):
             write_atomic(directory.rank_error(launch.attempt, rank), record.model_dump_json())
         raise problem from error
-
-
-def classify(error: Exception) -> JobError:
-    """Say of any exception what it means for the job."""
-    if isinstance(error, JobError):
-        return error
-    if isinstance(error, ConfigError):
-        return UserError(str(error))
-    text = f"{type(error).__name__}: {str(error).strip()[:800]}"
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: can't allocate" in text:
-        found = JobError(
-            f"out of memory ({text}); lower train.micro_batch_size or task.data.sequence_length, raise "
-            "engine.strategy to a higher ZeRO stage, or set engine.activation_checkpointing"
-        )
-        found.reason = StopReason.OUT_OF_MEMORY
-        return found
-    if getattr(error, "errno", None) is not None or (not isinstance(error, OSError) and is_storage_failure(error)):
-        return StorageError(f"storage failed: {text}; free space or check that it is reachable")
-    if isinstance(error, torch.distributed.DistError) or "gloo/transport" in text:  # closed, reset, timed out
-        found = JobError(f"another rank is gone ({text})")
-        found.reason, found.retryable = StopReason.WORKER_LOST, True
-        return found
-    return JobError(f"unexpected {text}; this is a defect of prunus or of a library: see the rank's log")
 
 
 def _run(launch: Launch, directory: JobDirectory) -> Result | None:
@@ -120,7 +97,7 @@ def _train_and_publish(
 ) -> Result | None:
     seed_all(spec.train.seed + ranks.rank)
     origins = ranks.main_first(lambda: open_sources(launch, directory))
-    inputs = models.load_inputs(spec.task.name, origins["model"])
+    inputs = load_inputs(spec.task.name, origins["model"])
     reporter.phase("data")
     data = build_data(spec, inputs, Path(launch.cache_dir), ranks)
     task = TASKS[spec.task.name](spec.task, data)

@@ -14,7 +14,8 @@ from prunus.service.publishing.campaign_runs import CampaignRuns
 from prunus.service.publishing.publisher import Publisher, ask_health
 from prunus.service.scheduling.scheduler import AfterEnd, Scheduler, keep_quiet
 from prunus.service.settings import Settings
-from prunus.service.sources.resolve import Registry, Sources
+from prunus.service.sources.registry import Registry
+from prunus.service.sources.resolve import Sources
 from prunus.service.store.database import Database
 from prunus.service.store.store import Store
 

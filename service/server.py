@@ -19,7 +19,7 @@ from prunus.service.assembly import Assembly
 from prunus.service.errors import ServiceError
 from prunus.service.settings import Settings
 from prunus.service.sources.mlflow_registry import MlflowRegistry
-from prunus.service.sources.resolve import NoRegistry, Registry
+from prunus.service.sources.registry import NoRegistry, Registry
 
 log = logging.getLogger("prunus.service.server")
 

@@ -57,7 +57,7 @@ def bad_jobs(tiny: TinyInputs, root: Path) -> list[dict[str, Any]]:
 
 def _artifact(tiny: TinyInputs, root: Path) -> None:
     """A finished artifact, one bit of which was changed after its manifest was written."""
-    from prunus.configs.artifacts.layout import MANIFEST, Manifest, build_entries
+    from prunus.configs.artifacts.manifest import MANIFEST, Manifest, build_entries
 
     shutil.copytree(tiny.model, root / "model")
     manifest = Manifest(job_id="j", job_name="j", attempt_id="j-a1", files=build_entries(root))

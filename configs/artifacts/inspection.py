@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from prunus.configs.artifacts.compact import codec as compact
-from prunus.configs.artifacts.layout import MANIFEST, safe_relative, verify
+from prunus.configs.artifacts.manifest import MANIFEST, safe_relative, verify
 from prunus.configs.artifacts.weight_file import (
     TensorInfo,
     WeightFile,

@@ -13,7 +13,7 @@ from prunus.configs.errors import ConfigError
 from prunus.configs.reading.places import Places
 from prunus.configs.reading.yaml_text import Path as KeyPath
 from prunus.configs.reading.yaml_text import parse
-from prunus.configs.specs.comparison import is_comparison
+from prunus.configs.specs.union import is_comparison
 
 MAX_JOBS = 2_000
 CAMPAIGN_KEYS = {"campaign", "labels", "vars", "defaults", "matrix", "max_parallel", "jobs", "description"}

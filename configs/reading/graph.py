@@ -7,8 +7,9 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from prunus.configs.errors import ConfigError
-from prunus.configs.specs.comparison import AnySpec, ComparisonSpec
-from prunus.configs.specs.job import JobBase
+from prunus.configs.specs.base import JobBase
+from prunus.configs.specs.comparison import ComparisonSpec
+from prunus.configs.specs.union import AnySpec
 
 Cell = dict[str, Any]
 REFERENCES = (("model", "from"), ("model", "source"), ("distillation", "teacher"), ("method", "mask"))

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from prunus.configs.errors import ConfigError, RecipeErrors
 from prunus.configs.reading.expand import expand, override
@@ -26,20 +26,10 @@ from prunus.configs.reading.graph import REFERENCES, check_graph, in_order, link
 from prunus.configs.reading.places import Places
 from prunus.configs.reading.yaml_text import MAX_BYTES, parse
 from prunus.configs.reading.yaml_text import Path as KeyPath
-from prunus.configs.specs.comparison import AnySpec, ComparisonSpec, is_comparison
-from prunus.configs.specs.job import JobName, JobSpec
-from prunus.configs.values.base import Strict
-
-
-class Campaign(Strict):
-    """Jobs that are submitted together; a single job is a campaign of one without a name."""
-
-    name: JobName | None = None
-    labels: dict[str, str] = {}
-    max_parallel: int | None = Field(default=None, ge=1, le=1_000_000)
-    """How many of its jobs may hold resources at one time, in [1, 1000000]; null: as many as fit on the cluster."""
-    jobs: tuple[AnySpec, ...]
-    """In an order in which parents come first."""
+from prunus.configs.specs.campaign import Campaign
+from prunus.configs.specs.comparison import ComparisonSpec
+from prunus.configs.specs.job import JobSpec
+from prunus.configs.specs.union import AnySpec, is_comparison
 
 
 def load_file(path: Path, overrides: Sequence[str] = (), base: Path | None = None) -> Campaign:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prunus.configs import ConfigError
-from prunus.configs.specs.comparison import COMPARISON_FILE
+from prunus.configs.artifacts.comparison.result import COMPARISON_FILE
 from prunus.jobs.comparison.compare import compare, read_candidate, write
 from prunus.jobs.errors import JobError
 

@@ -17,8 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from prunus.configs import ConfigError, JobRecord
-from prunus.configs.artifacts.layout import JOB_RECORD, MANIFEST, read_manifest, verify, write_atomic
-from prunus.configs.specs.comparison import COMPARISON_FILE, Comparison, Entry, Matrix, is_comparison
+from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.comparison.result import COMPARISON_FILE, Comparison, Entry, Matrix
+from prunus.configs.artifacts.layout import JOB_RECORD
+from prunus.configs.artifacts.manifest import MANIFEST, read_manifest, verify
+from prunus.configs.specs.union import is_comparison
 from prunus.jobs.comparison import figures as comparison_figures
 from prunus.jobs.comparison.tables import report
 from prunus.jobs.errors import PruningError, UserError

@@ -18,7 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from prunus.configs.artifacts.comparison.grids import DECIMALS, Grid, grids
-from prunus.configs.specs.comparison import MOST_IN_A_TABLE, Comparison, Entry
+from prunus.configs.artifacts.comparison.result import MOST_IN_A_TABLE, Comparison, Entry
 
 _LONGEST_LABEL = 32
 _MARKERS = "osD^vP*X<>"

@@ -11,13 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from prunus.configs import ComparisonSpec, Launch, ResolvedSource
-from prunus.configs.artifacts.layout import MANIFEST, JobDirectory, sha256_file
-from prunus.configs.specs.comparison import Comparison
+from prunus.configs.artifacts.comparison.result import Comparison
+from prunus.configs.artifacts.layout import JobDirectory
+from prunus.configs.artifacts.manifest import MANIFEST, sha256_file
 from prunus.jobs.comparison.compare import Candidate, compare, read_candidate, write
 from prunus.jobs.errors import UserError
-from prunus.jobs.models import load as models
-from prunus.jobs.results import model_directory as export
-from prunus.jobs.results.finish import PUBLISH_WAIT_S, Result, spec_facts
+from prunus.jobs.models.sources import open_source
+from prunus.jobs.results.facts import spec_facts
+from prunus.jobs.results.finish import PUBLISH_WAIT_S, Result
+from prunus.jobs.results.records import write_manifest, write_record
 from prunus.jobs.tracking.heartbeat import Reporter
 from prunus.jobs.tracking.tracker import Tracker
 
@@ -56,8 +58,8 @@ def compare_and_publish(
     root, metrics = directory.artifacts, _summary(found)
     shutil.rmtree(root, ignore_errors=True)  # of an attempt that died here
     write(found, root, launch.job_name)
-    export.write_record(root, launch, 0, metrics)
-    manifest_sha256 = export.write_manifest(root, launch, lineage)
+    write_record(root, launch, 0, metrics)
+    manifest_sha256 = write_manifest(root, launch, lineage)
     reporter.phase("publishing")
     tracker.metrics(0, metrics)
     tracker.artifacts(root, "")
@@ -78,7 +80,7 @@ def open_candidate(name: str, source: ResolvedSource, directory: JobDirectory, l
     """
     if source.kind == "run":
         downloads = directory.root / "downloads"
-        lineage = models.open_source(source, downloads, launch.mlflow_uri).lineage
+        lineage = open_source(source, downloads, launch.mlflow_uri).lineage
         return read_candidate(downloads / source.location, source=source.reference), lineage
     place, lineage = Path(source.location).expanduser(), source.reference
     if not place.exists():

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from prunus.configs.artifacts.comparison.grids import Grid, grids
-from prunus.configs.specs.comparison import MOST_IN_A_TABLE, Comparison, Matrix
+from prunus.configs.artifacts.comparison.result import MOST_IN_A_TABLE, Comparison, Matrix
 
 _IOU = (
     ("IOU of the kept positions", "iou_kept", "random_iou_kept"),

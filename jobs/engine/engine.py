@@ -4,11 +4,9 @@ bf16 and fp16: ZeRO 1-3 keep a copy of that type beside fp32 masters; DDP and Ze
 runs under autocast, and fp16 is refused.
 """
 
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,8 @@ from deepspeed.utils import safe_get_full_fp32_param
 from torch import nn
 
 from prunus.configs.specs.job import JobSpec
+from prunus.jobs.engine.deepspeed_config import deepspeed_config
+from prunus.jobs.engine.precision import uses_autocast
 from prunus.jobs.engine.unused_weights import weights_out_of_reach
 from prunus.jobs.objectives.base import Batch, Objective
 from prunus.jobs.ranks import Ranks
@@ -31,48 +31,6 @@ log = logging.getLogger(__name__)
 # the half minute and the compiler it asks for, a rank killed meanwhile leaves torch's lock file behind, and every later
 # rank on the machine waits for it for ever (seen). An empty table of compatible operators says: none.
 deepspeed.ops.__compatible_ops__ = {}
-
-
-def bf16_slows_down(spec: JobSpec, device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
-    """Whether this job is likely to be faster in fp32: bf16 on an x86 CPU without AMX.
-
-    A step took 2.8 times as long on a Xeon with avx512_bf16 alone (benchmarks/README.md).
-    """
-    if spec.engine.precision != "bf16" or device.type != "cpu" or not cpuinfo.is_file():
-        return False
-    flags = next((line for line in cpuinfo.read_text(encoding="utf-8").splitlines() if line.startswith("flags")), "")
-    return bool(flags) and "amx_bf16" not in flags.split()
-
-
-def deepspeed_config(spec: JobSpec) -> dict[str, Any]:
-    """The DeepSpeed settings of a job: ``configs/deepspeed/zeroN.json``, the recipe's own over it, and what follows
-    from the spec.
-    """
-    stage = spec.engine.zero_stage
-    assert stage is not None
-    text = resources.files("prunus.configs.deepspeed").joinpath(f"zero{stage}.json").read_text(encoding="utf-8")
-    settings = _merge(json.loads(text), spec.engine.deepspeed)
-    return {
-        **settings,
-        "train_micro_batch_size_per_gpu": spec.micro_batch_size,
-        "gradient_accumulation_steps": spec.accumulation_steps,
-        "gradient_clipping": spec.train.max_grad_norm or 0.0,
-        "bf16": {"enabled": spec.engine.precision == "bf16" and stage > 0},
-        "fp16": {"enabled": spec.engine.precision == "fp16"},
-    }
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def uses_autocast(spec: JobSpec) -> bool:
-    """Whether bf16 comes from autocast (no low-precision copy of the weights)."""
-    return spec.engine.precision == "bf16" and spec.engine.zero_stage in {None, 0}
 
 
 def build_optimizer(objective: Objective, spec: JobSpec) -> torch.optim.AdamW:

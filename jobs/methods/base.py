@@ -23,7 +23,10 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from prunus.configs.methods.union import Dense, GradualMagnitude, Locked, Parp
+from prunus.configs.methods.dense import Dense
+from prunus.configs.methods.gradual_magnitude import GradualMagnitude
+from prunus.configs.methods.locked import Locked
+from prunus.configs.methods.parp import Parp
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
 from prunus.jobs.sparsity.masks import Masks

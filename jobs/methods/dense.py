@@ -1,6 +1,6 @@
 """No pruning: teacher preparation and dense baselines (Prune OFA, arXiv 2111.05754, section 3.1)."""
 
-from prunus.configs.methods.union import Dense
+from prunus.configs.methods.dense import Dense
 from prunus.jobs.methods.base import Method
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from prunus.configs.methods.union import GradualMagnitude
+from prunus.configs.methods.gradual_magnitude import GradualMagnitude
 from prunus.configs.schedules import is_update_step, sparsity_at, window_steps
 from prunus.jobs.errors import CheckpointError, PruningError
 from prunus.jobs.methods.base import Method, Start

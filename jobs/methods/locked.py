@@ -9,7 +9,7 @@ every forward pass.
 
 import torch
 
-from prunus.configs.methods.union import Locked
+from prunus.configs.methods.locked import Locked
 from prunus.jobs.errors import PruningError
 from prunus.jobs.methods.base import Method
 from prunus.jobs.sparsity.masks import Masks

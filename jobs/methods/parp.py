@@ -20,7 +20,7 @@ overshoot by one step of growth); exactly k go, ties by position; evaluation wit
 import logging
 from contextlib import AbstractContextManager
 
-from prunus.configs.methods.union import Parp
+from prunus.configs.methods.parp import Parp
 from prunus.configs.schedules import is_parp_update, sparsity_at
 from prunus.jobs.methods.base import Method, Start
 from prunus.jobs.sparsity.masks import sparsity as sparsity_of

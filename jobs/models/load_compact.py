@@ -39,7 +39,7 @@ from prunus.configs.artifacts.compact.layout import (
     missing_shard,
     sparse_parts,
 )
-from prunus.configs.artifacts.layout import sha256_file
+from prunus.configs.artifacts.manifest import sha256_file
 from prunus.jobs.errors import ModelError
 from prunus.jobs.sparsity import masks
 

@@ -7,7 +7,7 @@ from typing import cast
 from torch import nn
 from transformers import PreTrainedModel
 
-from prunus.configs.methods.union import Prunable
+from prunus.configs.values.prunable import Prunable
 from prunus.jobs.errors import PruningError
 
 _NOT_IN_ENCODER = re.compile(

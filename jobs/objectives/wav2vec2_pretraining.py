@@ -33,7 +33,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from prunus.configs.tasks.union import Wav2Vec2Pretraining
+from prunus.configs.tasks.wav2vec2_pretraining import Wav2Vec2Pretraining
 from prunus.jobs.objectives.base import Batch, Objective, Weights
 
 

@@ -1,28 +1,23 @@
 """What a finished job leaves: artifacts with a manifest, figures, and the facts of its MLflow run."""
 
-import contextlib
-import json
 import logging
-import platform
 import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
-import transformers
-
-from prunus.configs import AnySpec, Launch, __version__
+from prunus.configs import Launch
 from prunus.configs.artifacts.compact.layout import FOLDER
 from prunus.configs.artifacts.layout import JobDirectory
 from prunus.jobs.models import load_compact as compact
 from prunus.jobs.results import figures
-from prunus.jobs.results import model_directory as export
+from prunus.jobs.results.model_card import model_card
+from prunus.jobs.results.model_directory import write_model
+from prunus.jobs.results.records import write_manifest, write_mask, write_record
 from prunus.jobs.sparsity.masks import Facts
-from prunus.jobs.training.loop import Training
+from prunus.jobs.training.training import Training
 
 log = logging.getLogger(__name__)
+
 PUBLISH_WAIT_S = 120.0
 """Seconds that a finished job gives MLflow to take the rest; what remains is carried over later (``late_publish``)."""
 
@@ -60,18 +55,18 @@ def finish_job(
         shutil.rmtree(root, ignore_errors=True)  # of an attempt that died here, or of an earlier run by hand
     lineage = run.lineage
     masks = run.method.masks()
-    card = export.model_card(launch, lineage, metrics, spec.model.source)
-    measured = export.write_model(run.engine, run.data.processor, masks, root / "model", card)
+    card = model_card(launch, lineage, metrics, spec.model.source)
+    measured = write_model(run.engine, run.data.processor, masks, root / "model", card)
     if run.tracker is None:
         run.ranks.barrier()
         return None
     metrics = {**metrics, **measured}
     facts = Facts(spec.method.name, run.num_steps, run.method.pattern, run.method.start.base_sha256, lineage)
-    export.write_mask(masks, root, facts)
+    write_mask(masks, root, facts)
     _pack(root)
     _draw(run, root / "figures")
-    export.write_record(root, launch, run.num_steps, metrics)
-    manifest_sha256 = export.write_manifest(root, launch, lineage)
+    write_record(root, launch, run.num_steps, metrics)
+    manifest_sha256 = write_manifest(root, launch, lineage)
     run.reporter.phase("publishing")
     tracker = run.tracker
     tracker.metrics(run.num_steps, measured)
@@ -102,36 +97,3 @@ def _draw(run: Training, directory: Path) -> None:
         target = [(step, run.method.target_sparsity(step)) for step in range(run.num_steps + 1)]
         figures.sparsity_schedule(run.history, target, directory / "sparsity_schedule.png")
         figures.iou_over_updates(run.history, directory / "mask_iou.png")
-
-
-def run_facts(run: Training) -> dict[str, Any]:
-    """Parameters of the MLflow run: the resolved spec, flat, and what surrounds it."""
-    facts = spec_facts(run.spec, run.lineage)
-    facts |= {"num_steps": run.num_steps, "data.digest": run.data.digest, "prunable_weights": 0}
-    if run.weights is not None:
-        facts["prunable_weights"] = run.weights.num_weights
-    return facts | {"env.transformers": transformers.__version__, "env.device": str(run.ranks.device)}
-
-
-def spec_facts(spec: AnySpec, lineage: dict[str, str]) -> dict[str, Any]:
-    """The part of the parameters that every kind of job has."""
-    facts: dict[str, Any] = {}
-
-    def flatten(value: Any, path: str) -> None:
-        if isinstance(value, dict):
-            for key, item in value.items():
-                flatten(item, f"{path}.{key}" if path else str(key))
-        else:
-            facts[path] = json.dumps(value) if isinstance(value, list) else value
-
-    flatten(spec.model_dump(mode="json", by_alias=True), "")
-    facts |= {f"lineage.{role}": text for role, text in lineage.items()}
-    facts |= {"env.prunus": __version__, "env.python": platform.python_version(), "env.torch": torch.__version__}
-    return facts | {"env.git": _git_revision()}
-
-
-def _git_revision() -> str:
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    with contextlib.suppress(OSError):
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "none"  # noqa: S603
-    return "none"

@@ -7,7 +7,7 @@ from transformers import AutoModelForSequenceClassification
 
 from prunus.jobs.data.pipeline.batches import EvalBatches
 from prunus.jobs.engine.engine import Engine
-from prunus.jobs.objectives.base import SequenceObjective
+from prunus.jobs.objectives.sequences import SequenceObjective
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.tasks.base import Task, to_device
 

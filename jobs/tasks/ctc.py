@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from transformers import AutoModelForCTC, PreTrainedModel
 
-from prunus.configs.tasks.union import CTC
+from prunus.configs.tasks.ctc import CTC
 from prunus.jobs.data.pipeline.batches import EvalBatches, TaskData
 from prunus.jobs.engine.engine import Engine
 from prunus.jobs.objectives.base import Objective, Weights

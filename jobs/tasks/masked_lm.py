@@ -7,8 +7,8 @@ from transformers import AutoModelForMaskedLM
 
 from prunus.jobs.data.pipeline.batches import EvalBatches
 from prunus.jobs.engine.engine import Engine
-from prunus.jobs.objectives.base import TokenObjective
 from prunus.jobs.objectives.projection_loss import IGNORED
+from prunus.jobs.objectives.tokens import TokenObjective
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.tasks.base import Task, to_device
 

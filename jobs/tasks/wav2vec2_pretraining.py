@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForPreTraining, PreTrainedModel
 
-from prunus.configs.tasks.union import Wav2Vec2Pretraining
+from prunus.configs.tasks.wav2vec2_pretraining import Wav2Vec2Pretraining
 from prunus.jobs.data.pipeline.batches import EvalBatches, TaskData
 from prunus.jobs.engine.engine import Engine
 from prunus.jobs.errors import ModelError

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from prunus.configs import Progress
-from prunus.configs.artifacts.layout import write_atomic
+from prunus.configs.artifacts.atomic_write import write_atomic
 
 _EVERY_S = 1.0
 _HEARTBEAT_S = 5.0

@@ -10,17 +10,21 @@ from transformers import PreTrainedModel
 
 from prunus.configs import JobSpec, Launch
 from prunus.configs.artifacts.layout import JobDirectory
-from prunus.configs.methods.union import Dense, Locked
+from prunus.configs.methods.dense import Dense
+from prunus.configs.methods.locked import Locked
 from prunus.jobs.data.build import Inputs
 from prunus.jobs.data.pipeline.batches import TaskData
 from prunus.jobs.data.speech.speech_input import SpeechInput
-from prunus.jobs.engine.engine import Engine, bf16_slows_down, uses_autocast
+from prunus.jobs.engine.engine import Engine
+from prunus.jobs.engine.precision import bf16_slows_down, uses_autocast
 from prunus.jobs.engine.shards import shard_view
 from prunus.jobs.methods import METHODS, Start
 from prunus.jobs.methods.locked import fit_mask
-from prunus.jobs.models import load as models
-from prunus.jobs.models.load import Origin
+from prunus.jobs.models.compatibility import check_same_labels, check_same_tokenizer, check_same_units
+from prunus.jobs.models.inputs import load_tokenizer
+from prunus.jobs.models.load import load_model
 from prunus.jobs.models.prunable import prunable_parameters
+from prunus.jobs.models.sources import Origin, load_mask, open_source
 from prunus.jobs.objectives.base import Weights
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.sparsity import masks as masks_module
@@ -36,7 +40,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def open_sources(launch: Launch, directory: JobDirectory) -> dict[str, Origin]:
     """Bring every source of the job to disk, verified; by role (model, teacher, mask)."""
     return {
-        role: models.open_source(source, directory.root / "downloads" / role, launch.mlflow_uri)
+        role: open_source(source, directory.root / "downloads" / role, launch.mlflow_uri)
         for role, source in launch.sources.items()
     }
 
@@ -54,8 +58,8 @@ def build_engine(
         log.warning("engine.precision is bf16, but this CPU has no AMX: fp32 is likely to be faster")
     seed_all(spec.train.seed)  # the same new head on every rank
     if isinstance(inputs, SpeechInput) and spec.model.head == "keep" and spec.model.init == "pretrained":
-        models.check_same_units(inputs, task.labels, origins["model"].reference)
-    student = models.load_model(task.auto_class, origins["model"], spec.model, task.model_overrides())
+        check_same_units(inputs, task.labels, origins["model"].reference)
+    student = load_model(task.auto_class, origins["model"], spec.model, task.model_overrides())
     task.prepare(student)
     if spec.engine.activation_checkpointing:
         student.gradient_checkpointing_enable({"use_reentrant": False})
@@ -103,9 +107,9 @@ def _teacher(
         return None
     origin = origins["teacher"]
     assert not isinstance(inputs, SpeechInput), "checked by JobSpec"
-    models.check_same_tokenizer(inputs, models.load_tokenizer(origin), origin.reference)
-    teacher = models.load_model(task.auto_class, origin, None, {})
-    models.check_same_labels(task.labels, teacher, origin.reference)
+    check_same_tokenizer(inputs, load_tokenizer(origin), origin.reference)
+    teacher = load_model(task.auto_class, origin, None, {})
+    check_same_labels(task.labels, teacher, origin.reference)
     dtype = torch.float32 if uses_autocast(spec) else _DTYPES[spec.engine.precision]
     return teacher.to(ranks.device, dtype).eval().requires_grad_(False)
 
@@ -117,7 +121,7 @@ def _given_mask(spec: JobSpec, origins: dict[str, Origin], shapes: dict[str, tup
         asked = isinstance(spec.method, Locked) and spec.method.mask == "auto"
         if not asked or origins["model"].mask_directory is None:
             return None
-    return fit_mask(models.load_mask(origins[role]), shapes, origins[role].reference)
+    return fit_mask(load_mask(origins[role]), shapes, origins[role].reference)
 
 
 def seed_all(seed: int) -> None:

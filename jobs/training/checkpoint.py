@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from prunus.configs.artifacts.layout import MANIFEST, build_entries, sha256_file, write_atomic
+from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.manifest import MANIFEST, build_entries, sha256_file
 from prunus.jobs.engine.engine import Engine
 from prunus.jobs.errors import CheckpointError, StorageError
 from prunus.jobs.methods import Method

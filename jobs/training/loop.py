@@ -2,81 +2,19 @@
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 
 from prunus.configs.schedules import lr_factor
-from prunus.configs.specs.job import JobSpec
-from prunus.jobs.data.pipeline.batches import TaskData
-from prunus.jobs.engine.engine import Engine
 from prunus.jobs.errors import UserError
-from prunus.jobs.methods import Method
-from prunus.jobs.ranks import Ranks
-from prunus.jobs.results.figures import History
-from prunus.jobs.sparsity.masked_weights import MaskedWeights
-from prunus.jobs.tasks import Task
 from prunus.jobs.tasks.base import to_device
-from prunus.jobs.tracking.heartbeat import Reporter
-from prunus.jobs.tracking.tracker import Tracker
 from prunus.jobs.training import checkpoint
+from prunus.jobs.training.curves import Window, system_metrics
+from prunus.jobs.training.training import Training
 
 log = logging.getLogger(__name__)
-_OPTIMIZER = {"seed", "lr", "weight_decay", "betas", "eps", "max_grad_norm"}
-"""Parts of ``train`` that a resumed job must share with the one that wrote the checkpoint."""
-
-
-@dataclass
-class Training:
-    """Everything that one job trains with.
-
-    Attributes:
-        num_steps: Optimizer steps in all.
-        lineage: What each source (model, teacher, mask) was, with the digest of its manifest.
-        checkpoints: Directory of the checkpoints.
-        attempt_id: Id of this attempt, for files that lie aside.
-        tracker: On rank 0 only.
-        guard: Raises StaleAttempt once a newer attempt has taken the job over; called before each write.
-    """
-
-    spec: JobSpec
-    num_steps: int
-    lineage: dict[str, str]
-    task: Task
-    data: TaskData
-    engine: Engine
-    weights: MaskedWeights | None
-    method: Method[Any]
-    ranks: Ranks
-    checkpoints: Path
-    attempt_id: str
-    tracker: Tracker | None
-    reporter: Reporter
-    guard: Callable[[], None]
-    history: History = field(default_factory=list)
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What a checkpoint and its job must agree on."""
-        spec = self.spec
-        return {
-            "num_ranks": self.ranks.world_size,
-            "strategy": spec.engine.strategy,
-            "precision": spec.engine.precision,
-            "num_steps": self.num_steps,
-            "batch_size": spec.train.batch_size,
-            "data": self.data.digest,
-            "method": spec.method.model_dump(mode="json"),
-            "sources": self.lineage,
-            "model": spec.model.model_dump(mode="json", by_alias=True),
-            "distillation": spec.distillation.model_dump(mode="json") if spec.distillation else None,
-            "optimizer": spec.train.model_dump(mode="json", include=_OPTIMIZER),
-        }
 
 
 def train(run: Training) -> dict[str, float]:
@@ -84,7 +22,7 @@ def train(run: Training) -> dict[str, float]:
     ranks).
     """
     step = _start(run)
-    window = _Window()
+    window = Window()
     metrics: dict[str, float] = {}
     while step < run.num_steps:
         _optimizer_step(run, step, window)
@@ -124,7 +62,7 @@ def _start(run: Training) -> int:
     return step
 
 
-def _optimizer_step(run: Training, step: int, window: "_Window") -> None:
+def _optimizer_step(run: Training, step: int, window: "Window") -> None:
     """Forward and backward over this rank's micro-batches, then one step of the optimizer.
 
     Losses are means over the rows of the whole step (all ranks, all micro-batches), whatever their number in each
@@ -173,7 +111,7 @@ def _record(run: Training, step: int, update: Any) -> None:
         run.tracker.metrics(step, points)
 
 
-def _log(run: Training, step: int, window: "_Window") -> None:
+def _log(run: Training, step: int, window: "Window") -> None:
     sums, rows, tokens = run.ranks.sum(window.sums), window.rows, run.ranks.sum(window.tokens)
     losses = (sums / rows.clamp(min=1)).tolist()
     seconds = time.monotonic() - window.began
@@ -194,19 +132,8 @@ def _log(run: Training, step: int, window: "_Window") -> None:
     run.reporter.step(step, run.num_steps, metrics)
     log.info("step %d/%d: %s", step, run.num_steps, ", ".join(f"{k} {v:.4g}" for k, v in metrics.items()))
     if run.tracker is not None:
-        run.tracker.metrics(step, metrics | _system_metrics(run.ranks))
+        run.tracker.metrics(step, metrics | system_metrics(run.ranks))
     window.reset()
-
-
-def _system_metrics(ranks: Ranks) -> dict[str, float]:
-    """Memory of rank 0 and load of its node."""
-    values = {
-        "system/memory_rss_gb": psutil.Process().memory_info().rss / 1e9,
-        "system/cpu_percent": psutil.cpu_percent(),
-    }
-    if ranks.device.type == "cuda":
-        values["system/gpu_memory_peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
-    return values
 
 
 def _evaluate(run: Training, step: int) -> dict[str, float]:
@@ -238,23 +165,3 @@ def _checkpoint(run: Training, step: int) -> None:
         keep=run.spec.train.keep_checkpoints,
     )
     log.info("step %d: checkpoint in %.1f s", step, time.monotonic() - began)
-
-
-class _Window:
-    """Sums since the last point of the curves; ``rows`` is over all ranks already, the others are this rank's."""
-
-    def __init__(self) -> None:
-        self.reset()
-
-    def reset(self) -> None:
-        self.sums = torch.zeros(2, dtype=torch.float64)
-        self.rows = torch.zeros(2, dtype=torch.float64)
-        self.tokens = torch.zeros(1, dtype=torch.float64)
-        self.steps = 0
-        self.began = time.monotonic()
-
-    def add(self, sums: torch.Tensor, batch: dict[str, torch.Tensor]) -> None:
-        """Take in one micro-batch."""
-        self.sums = self.sums.to(sums.device) + sums.double()
-        self.tokens = self.tokens.to(sums.device) + batch["attention_mask"].sum()
-        self.rows = self.rows.to(sums.device)

@@ -26,14 +26,15 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from prunus.cluster.errors import ClusterError
 from prunus.cluster.executor import Executor
 from prunus.configs import ConfigError, StopReason, __version__
-from prunus.configs.specs.comparison import KINDS
+from prunus.configs.specs.union import KINDS
 from prunus.service.api.auth import Guard, problem
 from prunus.service.api.views import Views
 from prunus.service.attempts.logs import JobLogs
 from prunus.service.client.client import ENDED, NEXT_OFFSET
 from prunus.service.errors import ServiceError
 from prunus.service.settings import Settings
-from prunus.service.sources.resolve import Registry, Sources
+from prunus.service.sources.registry import Registry
+from prunus.service.sources.resolve import Sources
 from prunus.service.store.store import Store
 from prunus.service.submission.submit import Submitter
 from prunus.service.wire import (

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from prunus.configs import Launch, __version__
-from prunus.configs.records.outcome import ResolvedSource
+from prunus.configs.records.launch import ResolvedSource
 from prunus.service.settings import Settings
 from prunus.service.store.rows import AttemptRow, CampaignRow, JobRow
 

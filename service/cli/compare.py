@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from prunus.configs.specs.comparison import COMPARISON_FILE, Comparison
+from prunus.configs.artifacts.comparison.result import COMPARISON_FILE, Comparison
 from prunus.service.cli import follow
 from prunus.service.client import Client, fetch
 from prunus.service.errors import NotFound, Refused

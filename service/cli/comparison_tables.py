@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prunus.configs.artifacts.comparison.grids import grids
-from prunus.configs.specs.comparison import MOST_IN_A_TABLE, Comparison, Matrix
+from prunus.configs.artifacts.comparison.result import MOST_IN_A_TABLE, Comparison, Matrix
 from prunus.service.cli.tables import number
 
 _NO_PAIR = "–"

@@ -20,8 +20,8 @@ from rich.text import Text
 
 from prunus.configs import Campaign, ConfigError
 from prunus.configs.artifacts.compact.layout import packed_path
+from prunus.configs.artifacts.comparison.result import COMPARISON_FILE, Comparison
 from prunus.configs.errors import ArtifactError
-from prunus.configs.specs.comparison import COMPARISON_FILE, Comparison
 from prunus.service.cli import comparison_tables as comparison_view
 from prunus.service.cli import follow, terminal
 from prunus.service.cli import tables as render

@@ -14,7 +14,8 @@ from rich.console import Group
 from rich.text import Text
 
 from prunus.configs import AnySpec, Campaign, JobSpec
-from prunus.configs.methods.union import GradualMagnitude, Parp
+from prunus.configs.methods.gradual_magnitude import GradualMagnitude
+from prunus.configs.methods.parp import Parp
 from prunus.configs.schedules import is_parp_update, is_update_step, lr_factor, sparsity_at, window_steps
 from prunus.service.errors import Refused
 

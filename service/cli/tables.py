@@ -16,7 +16,8 @@ from rich.text import Text
 
 from prunus.configs import AnySpec, Campaign, JobSpec
 from prunus.configs.artifacts.zeros_report import Report, Total
-from prunus.configs.methods.union import MethodSpec, Parp
+from prunus.configs.methods.parp import Parp
+from prunus.configs.methods.union import MethodSpec
 from prunus.service.submission.shipped_recipes import Recipe
 from prunus.service.wire import JobDetail, JobState, JobView
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from prunus.configs.artifacts.layout import FileEntry, sha256_file
+from prunus.configs.artifacts.manifest import FileEntry, sha256_file
 from prunus.configs.errors import Damaged
 from prunus.service.client import Client
 from prunus.service.errors import Unreachable

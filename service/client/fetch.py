@@ -19,16 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prunus.configs.artifacts.atomic_write import write_atomic
 from prunus.configs.artifacts.compact.layout import PACKED, compact_name, packed_path
-from prunus.configs.artifacts.layout import (
-    JOB_RECORD,
-    MANIFEST,
-    FileEntry,
-    Manifest,
-    safe_relative,
-    sha256_file,
-    write_atomic,
-)
+from prunus.configs.artifacts.layout import JOB_RECORD
+from prunus.configs.artifacts.manifest import MANIFEST, FileEntry, Manifest, safe_relative, sha256_file
 from prunus.configs.errors import ArtifactError, ConfigError, Damaged
 from prunus.configs.values.base import Record
 from prunus.service.client import Client

@@ -12,7 +12,7 @@ import zstandard
 
 from prunus.configs.artifacts.compact.codec import CompactFile, open_compact, plain_digest, to_plain
 from prunus.configs.artifacts.compact.layout import DIGEST, HEADER
-from prunus.configs.artifacts.layout import FileEntry
+from prunus.configs.artifacts.manifest import FileEntry
 from prunus.configs.errors import Damaged
 
 _HEADER_SLACK = 16 * 1024**2

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 
 from prunus.cluster.embedded_ray import LOOPBACK, pick_port, pick_ports, prepare_temp_dir
 from prunus.configs import __version__
-from prunus.configs.artifacts.layout import write_atomic
+from prunus.configs.artifacts.atomic_write import write_atomic
 from prunus.service.errors import StartFailed
 from prunus.service.local import parts, processes
 from prunus.service.local.parts import MARKER, PART, Part, PartName, UpOptions, UpState

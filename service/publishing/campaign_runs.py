@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 
 from prunus.service.errors import Unreachable
-from prunus.service.sources.resolve import Registry
+from prunus.service.sources.registry import Registry
 from prunus.service.store.rows import CampaignRow
 from prunus.service.store.store import Store
 from prunus.service.wire import JobState

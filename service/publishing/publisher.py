@@ -24,7 +24,8 @@ import httpx
 
 from prunus.cluster.errors import ClusterRefused, ClusterUnreachable
 from prunus.cluster.executor import Executor
-from prunus.configs.artifacts.layout import JobDirectory, write_atomic
+from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.layout import JobDirectory
 from prunus.service.attempts.launch import build_launch
 from prunus.service.attempts.spool import Spool, append_status, is_quiet, read_spool
 from prunus.service.errors import StoreError

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from prunus.cluster.executor import Capacity
-from prunus.configs.specs.job import Resources
+from prunus.configs.specs.resources import Resources
 
 _EPSILON = 1e-6
 """CPUs are fractions; Ray itself counts in steps of 1e-4."""

@@ -20,13 +20,16 @@ from typing import Any
 from prunus.cluster.errors import ClusterError, ClusterUnreachable
 from prunus.cluster.executor import Executor, Poll
 from prunus.configs import Outcome, StopReason
-from prunus.configs.artifacts.layout import JobDirectory, write_atomic
+from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.layout import JobDirectory
 from prunus.service.attempts.evidence import DRIVER_LOG, Left, driver_log_tail, read_attempt
 from prunus.service.attempts.launch import build_launch
 from prunus.service.errors import NotFound, Refused, StaleTransition, StoreError, Unreachable
 from prunus.service.scheduling import verdict as policies
 from prunus.service.scheduling.admission import Admission, Gang, Held, Limit, admit
 from prunus.service.scheduling.ending import explain_end, summarize_end
+from prunus.service.scheduling.retries import Retry, retry
+from prunus.service.scheduling.unblocking import Parent, all_parents, unblock
 from prunus.service.settings import Settings
 from prunus.service.sources.resolve import Sources
 from prunus.service.states import end_state
@@ -123,7 +126,7 @@ class Scheduler:
             self._guarded(job, partial(self._watch, job, attempt))
         blocked = self._store.jobs([JobState.BLOCKED])
         parents = self._store.jobs(ids={parent for job in blocked for parent in job.parents}) if blocked else []
-        found = {row.id: policies.Parent(row.name, row.state) for row in parents}
+        found = {row.id: Parent(row.name, row.state) for row in parents}
         for job in blocked:
             self._guarded(job, partial(self._unblock, job, found))
         self._dispatch()
@@ -244,11 +247,11 @@ class Scheduler:
         if new.is_terminal:
             self._call_after_end(job, verdict.outcome)
 
-    def _retry(self, job: JobRow, attempt: AttemptRow, reason: StopReason) -> policies.Retry:
+    def _retry(self, job: JobRow, attempt: AttemptRow, reason: StopReason) -> Retry:
         if attempt.stop_reason is not None or end_state(reason) is not JobState.FAILED:
-            return policies.Retry(False, f"no retry: {reason} is final")
+            return Retry(False, f"no retry: {reason} is final")
         earlier = [a for a in self._store.attempts([job.id])[job.id] if a.token != attempt.token]
-        return policies.retry(reason, sum(a.reason is reason for a in earlier))
+        return retry(reason, sum(a.reason is reason for a in earlier))
 
     def _keep_driver_log(self, job: JobRow, attempt: AttemptRow) -> str:
         try:
@@ -269,13 +272,13 @@ class Scheduler:
 
     # ---- unblock
 
-    def _unblock(self, job: JobRow, found: dict[str, policies.Parent]) -> None:
-        decision = policies.unblock(policies.all_parents(job.parents, found))
+    def _unblock(self, job: JobRow, found: dict[str, Parent]) -> None:
+        decision = unblock(all_parents(job.parents, found))
         if decision.action == "queue":
             self._store.transition(job, JobState.QUEUED, decision.reason)
         elif decision.action == "skip":
             self._store.transition(job, JobState.SKIPPED, decision.reason, finished_at=self._clock())
-            found[job.id] = policies.Parent(job.name, JobState.SKIPPED)  # so that what waits for it is skipped as well
+            found[job.id] = Parent(job.name, JobState.SKIPPED)  # so that what waits for it is skipped as well
         else:
             self._store.set_why(job, decision.reason)
             return

@@ -3,90 +3,26 @@
 Whether a gang may start is in ``service.scheduling.admission``. No clock, no database, no network here.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from prunus.cluster.executor import Poll
 from prunus.configs import Outcome, RankError, StopReason
-from prunus.service.wire import JobState
 
 NUM_AGREEING_READS = 3
 """So often in a row must Ray say the same before it is believed that an attempt is over."""
+
 LEASE_S = 30.0
 """An attempt whose heartbeat is younger lives, whatever Ray says."""
+
 STOPPING_LEASE_S = 5.0
 """The same for an attempt that was asked to stop; rank 0 writes every few seconds while it lives."""
+
 FRESH_S = 10.0
 """Ray is not even asked about an attempt whose heartbeat is younger: a question a second for every job costs a laptop
 4% of a core, and the dashboard of a large cluster its answers."""
+
 STOP_AGAIN_S = 15.0
 """Pause between two requests to stop the same attempt."""
-
-_MOST_NAMED = 3
-"""So many jobs are named that another waits for: a comparison may wait for hundreds."""
-RETRY_BUDGETS: Mapping[StopReason, int] = dict.fromkeys(StopReason, 0)
-"""How many attempts that ended so may be followed by another one, per job. All 0 for now: every end is final."""
-
-
-@dataclass(frozen=True)
-class Parent:
-    """A job that must come first."""
-
-    name: str
-    state: JobState
-
-
-def all_parents(ids: Sequence[str], found: Mapping[str, Parent]) -> list[Parent]:
-    """Parents in order. One that the store cannot read is left out of ``found`` and counts as failed: nothing can start
-    from it.
-    """
-    return [found.get(job_id) or Parent(f"{job_id}, which cannot be read,", JobState.FAILED) for job_id in ids]
-
-
-@dataclass(frozen=True)
-class Unblock:
-    """What to do with a BLOCKED job."""
-
-    action: Literal["wait", "queue", "skip"]
-    reason: str
-
-
-def unblock(parents: Sequence[Parent]) -> Unblock:
-    """Queue a job whose parents have all succeeded; skip it as soon as one cannot succeed any more."""
-    for parent in parents:
-        if parent.state.is_terminal and parent.state is not JobState.SUCCEEDED:
-            return Unblock("skip", f"{parent.name} came first and ended {parent.state}")
-    waiting = [f"{parent.name} ({parent.state})" for parent in parents if parent.state is not JobState.SUCCEEDED]
-    done = len(parents) - len(waiting)
-    if waiting:
-        more = f" and {len(waiting) - _MOST_NAMED} more" if len(waiting) > _MOST_NAMED else ""
-        names = ", ".join(waiting[:_MOST_NAMED])
-        return Unblock("wait", f"{done} of {len(parents)} jobs before it have succeeded; waits for {names}{more}")
-    return Unblock("queue", f"all {done} jobs before it have succeeded" if done else "nothing comes before it")
-
-
-@dataclass(frozen=True)
-class Retry:
-    """Whether an attempt that ended is followed by another."""
-
-    again: bool
-    reason: str
-
-
-def retry(reason: StopReason, num_earlier: int, budgets: Mapping[StopReason, int] | None = None) -> Retry:
-    """Compare what a class of failure has used with its budget.
-
-    Args:
-        reason: How this attempt ended.
-        num_earlier: Attempts of the job before this one that ended so too.
-        budgets: None for ``RETRY_BUDGETS``.
-    """
-    budget = (RETRY_BUDGETS if budgets is None else budgets)[reason]
-    used = num_earlier + 1
-    if used <= budget:
-        return Retry(True, f"retry: {used} <= {budget} for {reason}")
-    return Retry(False, f"no retry: {used} > {budget} for {reason}")
 
 
 @dataclass(frozen=True)

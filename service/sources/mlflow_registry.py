@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from prunus.service.errors import NotFound, Unreachable
-from prunus.service.sources.resolve import RegistryEntry
+from prunus.service.sources.registry import RegistryEntry
 
 log = logging.getLogger(__name__)
 

@@ -4,64 +4,20 @@ The registry is reached through a small protocol, so that MLflow is imported whe
 """
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from prunus.configs import ConfigError, ResolvedSource
-from prunus.configs.artifacts.layout import (
-    MANIFEST,
-    JobDirectory,
-    Manifest,
-    read_manifest,
-    safe_relative,
-    sha256_file,
-)
+from prunus.configs.artifacts.layout import JobDirectory
+from prunus.configs.artifacts.manifest import MANIFEST, Manifest, read_manifest, safe_relative, sha256_file
 from prunus.configs.values.sources import source_kind
 from prunus.service.errors import NotFound, Refused
 from prunus.service.settings import Settings
+from prunus.service.sources.registry import Registry, RegistryEntry
 from prunus.service.store.rows import JobRow
 from prunus.service.store.store import Store
 from prunus.service.wire import ArtifactView, FileView, JobState
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class RegistryEntry:
-    """What an alias points to."""
-
-    run_id: str
-    job_id: str | None
-    """Our job that made it, if one did."""
-
-
-class Registry(Protocol):
-    """The model registry."""
-
-    def look_up(self, name: str, alias: str) -> RegistryEntry:
-        """Follow an alias. Raises NotFound, or Unreachable if the registry does not answer."""
-
-    def run_url(self, run_id: str) -> str | None:
-        """Where a browser shows a run; None if unknown. Never waits for long."""
-
-    def end_parent(self, run_id: str, status: str) -> bool:
-        """End the run that this one hangs under; False: there is none. Raises Unreachable."""
-
-
-class NoRegistry:
-    """No MLflow is configured."""
-
-    def look_up(self, name: str, alias: str) -> RegistryEntry:
-        raise NotFound(
-            f"models:/{name}@{alias} needs a model registry, and this server has none; start it with --mlflow-uri"
-        )
-
-    def run_url(self, run_id: str) -> str | None:  # noqa: ARG002
-        return None
-
-    def end_parent(self, run_id: str, status: str) -> bool:  # noqa: ARG002
-        return False
 
 
 class Sources:

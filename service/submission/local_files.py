@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prunus.configs import AnySpec, JobSpec
+from prunus.configs.tasks.ctc import CTC
 from prunus.configs.tasks.speech_data import SpeechSource
-from prunus.configs.tasks.union import CTC
 from prunus.configs.values.sources import source_kind
 
 _SHOWN = 3

@@ -12,15 +12,9 @@ import pytest
 import prunus.jobs.run
 from benchmarks import campaign_by_hand
 from prunus.configs import ConfigError, JobRecord, JobSpec, Launch
-from prunus.configs.artifacts.layout import (
-    JOB_RECORD,
-    MANIFEST,
-    JobDirectory,
-    Manifest,
-    build_entries,
-    sha256_file,
-    write_atomic,
-)
+from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.layout import JOB_RECORD, JobDirectory
+from prunus.configs.artifacts.manifest import MANIFEST, Manifest, build_entries, sha256_file
 
 TRAIN = {"num_steps": 1, "batch_size": 1, "lr": {"peak": 1e-3}}
 

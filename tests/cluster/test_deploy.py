@@ -15,7 +15,7 @@ import yaml
 
 from prunus import configs
 from prunus.service.api.auth import _OPEN_PATHS
-from prunus.service.scheduling import verdict as policies
+from prunus.service.scheduling.retries import RETRY_BUDGETS
 from prunus.service.settings import DEFAULT_PORT, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -306,5 +306,5 @@ def test_the_worker_groups_are_fixed_for_only_live_nodes_count() -> None:
 
 
 def test_the_readme_promises_no_retry_while_there_is_none() -> None:
-    assert set(policies.RETRY_BUDGETS.values()) == {0}, "say in cluster/deploy/README.md what is started again"
+    assert set(RETRY_BUDGETS.values()) == {0}, "say in cluster/deploy/README.md what is started again"
     assert "Nothing is started again by itself" in (DEPLOY / "README.md").read_text()

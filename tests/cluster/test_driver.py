@@ -13,7 +13,8 @@ from ray.train.v2.api.exceptions import WorkerGroupError
 from prunus.cluster import driver, gang
 from prunus.cluster.driver import _failure
 from prunus.configs import ComparisonSpec, JobSpec, Launch, Outcome, RankError, StopReason, __version__
-from prunus.configs.artifacts.layout import JobDirectory, write_atomic
+from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.layout import JobDirectory
 
 LOST = StopReason.WORKER_LOST
 

@@ -8,7 +8,9 @@ from prunus.cluster.errors import ClusterUnreachable
 from prunus.cluster.executor import Executor, Poll
 from prunus.cluster.fake import FakeExecutor
 from prunus.configs import JobSpec, Launch, Outcome
-from prunus.configs.artifacts.layout import JobDirectory, verify, write_atomic
+from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.layout import JobDirectory
+from prunus.configs.artifacts.manifest import verify
 
 FILES = {"files": ["/data/rows.csv"]}
 

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunus.configs.methods.union import Dense, GradualMagnitude
+from prunus.configs.methods.dense import Dense
+from prunus.configs.methods.gradual_magnitude import GradualMagnitude
 from prunus.configs.schedules import (
     Window,
     cubic_sparsity,
@@ -17,7 +18,7 @@ from prunus.configs.schedules import (
     sparsity_at,
     window_steps,
 )
-from prunus.configs.specs.job import LearningRate
+from prunus.configs.specs.training import LearningRate
 
 PAPER = GradualMagnitude(
     final_sparsity=0.9, growth_window=(0.0, 0.5), selection_window=(0.0, 0.8), update_every=1000, regrow=True

@@ -33,7 +33,7 @@ from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_st
 
 from prunus.configs import Launch
 from prunus.configs.artifacts.layout import JobDirectory
-from prunus.jobs.training.loop import Training
+from prunus.jobs.training.training import Training
 
 Tensors = dict[str, torch.Tensor]
 MOMENTS = ("exp_avg", "exp_avg_sq")

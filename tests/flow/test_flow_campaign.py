@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from prunus.configs.artifacts.layout import verify
+from prunus.configs.artifacts.manifest import verify
 from tests.flow.flow_service import UpService, rank_process, wait_for_step
 from tests.tiny_inputs import TinyInputs, is_prunable
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunus.configs.artifacts.layout import sha256_file
+from prunus.configs.artifacts.manifest import sha256_file
 from tests.contract.gang_cases import EXAMPLES, Case, cell
 from tests.contract.gang_runs import Gangs
 

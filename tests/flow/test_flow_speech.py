@@ -9,7 +9,7 @@ from typing import Any
 import mlflow
 import pytest
 
-from prunus.configs.artifacts.layout import verify
+from prunus.configs.artifacts.manifest import verify
 from tests.flow.flow_service import UpService
 from tests.tones import TinySpeech
 

@@ -15,7 +15,7 @@ from prunus.jobs.errors import (
     StaleAttempt,
     StorageError,
 )
-from prunus.jobs.run import classify
+from prunus.jobs.failures import classify
 
 
 @pytest.mark.parametrize("kind", [DataError, ModelError, PruningError, CheckpointError, StorageError, StaleAttempt])

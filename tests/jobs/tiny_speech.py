@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForPreTraining, PreTrainedModel
 
-from prunus.configs.tasks.union import Wav2Vec2Pretraining
+from prunus.configs.tasks.wav2vec2_pretraining import Wav2Vec2Pretraining
 from prunus.jobs.data.speech.batches.pretraining_masks import PretrainingMasks
 from prunus.jobs.examples.speech_model import small_config
 from prunus.jobs.objectives.base import Weights

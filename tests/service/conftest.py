@@ -15,7 +15,7 @@ from prunus.cluster.fake import FakeExecutor
 from prunus.service.cli import follow
 from prunus.service.cli.main import app
 from prunus.service.client import Client
-from prunus.service.sources.resolve import NoRegistry, Registry
+from prunus.service.sources.registry import NoRegistry, Registry
 from tests.service.command_line import Run, clock_that, serving
 from tests.service.world import HOST, World, make_app
 

@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from prunus.cluster.fake import FakeExecutor
 from prunus.service.assembly import Assembly
 from prunus.service.settings import Settings
-from prunus.service.sources.resolve import NoRegistry
+from prunus.service.sources.registry import NoRegistry
 from prunus.service.wire import JobState, Submission
 from tests.service.world import make_campaign, make_spec
 

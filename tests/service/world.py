@@ -10,7 +10,8 @@ from prunus.configs.artifacts.layout import JobDirectory
 from prunus.service.api.app import Parts, create_app
 from prunus.service.scheduling.scheduler import Scheduler
 from prunus.service.settings import Settings
-from prunus.service.sources.resolve import NoRegistry, Registry, Sources
+from prunus.service.sources.registry import NoRegistry, Registry
+from prunus.service.sources.resolve import Sources
 from prunus.service.store.database import Database
 from prunus.service.store.rows import AttemptRow, JobRow
 from prunus.service.store.store import Store

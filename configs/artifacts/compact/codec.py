@@ -31,7 +31,7 @@ from prunus.configs.artifacts.compact.layout import (
     missing_shard,
     sparse_parts,
 )
-from prunus.configs.artifacts.layout import sha256_file
+from prunus.configs.artifacts.manifest import sha256_file
 from prunus.configs.artifacts.weight_file import (
     BAD_HEADER,
     NUMPY_DTYPES,

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from prunus.configs.artifacts.atomic_write import write_atomic
 from prunus.configs.artifacts.compact.codec import compact_files, to_compact, to_plain
 from prunus.configs.artifacts.compact.layout import compact_name, is_plain_name, plain_name
-from prunus.configs.artifacts.layout import MANIFEST, sha256_file, verify, write_atomic
+from prunus.configs.artifacts.manifest import MANIFEST, sha256_file, verify
 from prunus.configs.errors import ArtifactMissing, ArtifactRefused, ConfigError, Damaged
 from prunus.configs.values.base import Record
 

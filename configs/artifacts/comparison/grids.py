@@ -3,7 +3,7 @@
 from collections import defaultdict
 from dataclasses import dataclass
 
-from prunus.configs.specs.comparison import MOST_IN_A_TABLE, Comparison
+from prunus.configs.artifacts.comparison.result import MOST_IN_A_TABLE, Comparison
 
 _LEAST_FILLED = 0.5
 """Of a table's cells: with as few or fewer there is nothing to see."""

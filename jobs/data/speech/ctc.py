@@ -11,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prunus.configs import JobSpec
+from prunus.configs.tasks.ctc import CTC
 from prunus.configs.tasks.speech_data import SpeechData
-from prunus.configs.tasks.union import CTC
 from prunus.jobs.data.pipeline.batches import StepBatches, TaskData
 from prunus.jobs.data.pipeline.cache import content_key
+from prunus.jobs.data.speech.batches.clip_batches import SpeechBatches, SpeechEvalBatches
 from prunus.jobs.data.speech.batches.clip_stream import check_streamable, speech_stream
-from prunus.jobs.data.speech.batches.collator import Clips, Collator, SpeechBatches, SpeechEvalBatches
+from prunus.jobs.data.speech.batches.collator import Clips, Collator
 from prunus.jobs.data.speech.batches.plan import Plan, RowsPerStep, SecondsPerStep, least_micro_batches
 from prunus.jobs.data.speech.batches.spec_augment import SpecAugmentMasks
 from prunus.jobs.data.speech.clips.subset import REASONS

@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from prunus.configs import JobSpec
-from prunus.configs.tasks.union import Wav2Vec2Pretraining
+from prunus.configs.tasks.wav2vec2_pretraining import Wav2Vec2Pretraining
 from prunus.jobs.data.pipeline.batches import Batch, TaskData
 from prunus.jobs.data.pipeline.cache import content_key
 from prunus.jobs.data.pipeline.order import Indices
-from prunus.jobs.data.speech.batches.collator import Clips, Collator, SpeechBatches, SpeechEvalBatches
+from prunus.jobs.data.speech.batches.clip_batches import SpeechBatches, SpeechEvalBatches
+from prunus.jobs.data.speech.batches.collator import Clips, Collator
 from prunus.jobs.data.speech.batches.pretraining_masks import PretrainingMasks
 from prunus.jobs.data.speech.ctc import clip_facts, eval_limits, plan_steps, steps_per_epoch, works_ahead
 from prunus.jobs.data.speech.preparation import Preparation, join

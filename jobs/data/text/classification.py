@@ -16,8 +16,8 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
 from prunus.configs import JobSpec
+from prunus.configs.tasks.classification import Classification, ClassificationData
 from prunus.configs.tasks.data_source import DataSource
-from prunus.configs.tasks.union import Classification, ClassificationData
 from prunus.jobs.data.pipeline.batches import Batch, EvalBatches, ShuffledBatches, StepBatches, TaskData
 from prunus.jobs.data.pipeline.cache import (
     content_key,

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prunus.configs import JobSpec
 from prunus.configs.tasks.data_source import DataSource
-from prunus.configs.tasks.union import MaskedLM
+from prunus.configs.tasks.masked_lm import MaskedLM
 from prunus.jobs.data.pipeline.batches import EVAL_EPOCH, Batch, EvalBatches, ShuffledBatches, StepBatches, TaskData
 from prunus.jobs.data.pipeline.cache import content_key, entry, shared_entry, tokenizer_digest
 from prunus.jobs.data.pipeline.order import Indices, Layout

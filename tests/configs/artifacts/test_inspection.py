@@ -8,8 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from prunus.configs.artifacts.atomic_write import write_atomic
 from prunus.configs.artifacts.inspection import inspect
-from prunus.configs.artifacts.layout import Manifest, build_entries, write_atomic
+from prunus.configs.artifacts.manifest import Manifest, build_entries
 from prunus.configs.errors import ArtifactMissing, ArtifactRefused, Damaged
 
 QUERY = "bert.encoder.layer.0.attention.self.query.weight"

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from prunus.configs import ConfigError
-from prunus.configs.artifacts.layout import (
+from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.layout import JobDirectory
+from prunus.configs.artifacts.manifest import (
     MANIFEST,
-    JobDirectory,
     Manifest,
     build_entries,
     read_manifest,
     safe_relative,
     sha256_file,
     verify,
-    write_atomic,
 )
 
 

@@ -7,8 +7,8 @@ import pytest
 from pydantic import ValidationError
 
 from prunus.configs import JobSpec, Launch, Outcome, Progress, RankError, StopReason
-from prunus.configs.methods.union import GradualMagnitude
-from prunus.configs.specs.job import Output
+from prunus.configs.methods.gradual_magnitude import GradualMagnitude
+from prunus.configs.specs.output import Output
 from prunus.configs.values.sources import job_name, source_kind
 from tests.configs.recipe_texts import JOB, load
 

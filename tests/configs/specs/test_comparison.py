@@ -6,7 +6,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from prunus.configs import AnySpec, Campaign, ComparisonSpec, JobSpec, load_text
-from prunus.configs.specs.comparison import Comparison, Entry
+from prunus.configs.artifacts.comparison.result import Comparison, Entry
 from tests.configs.recipe_texts import JOB, campaign, job, load, refusal
 
 PRUNE = job(

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from prunus.configs import JobSpec, load_file
-from prunus.configs.tasks.union import CTC
+from prunus.configs.tasks.ctc import CTC
 from tests.configs.recipe_texts import load, refusal
 
 JOB = """\

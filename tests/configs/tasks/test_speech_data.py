@@ -7,8 +7,8 @@ import pytest
 
 from prunus.configs import JobSpec, load_text
 from prunus.configs.schedules import lr_factor
-from prunus.configs.specs.job import LearningRate
-from prunus.configs.tasks.union import CTC
+from prunus.configs.specs.training import LearningRate
+from prunus.configs.tasks.ctc import CTC
 from tests.configs.recipe_texts import refusal
 
 JOB = """\

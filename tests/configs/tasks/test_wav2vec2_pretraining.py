@@ -3,7 +3,7 @@
 import pytest
 
 from prunus.configs import ConfigError
-from prunus.configs.tasks.union import Wav2Vec2Pretraining
+from prunus.configs.tasks.wav2vec2_pretraining import Wav2Vec2Pretraining
 from tests.configs.recipe_texts import load, refusal
 
 JOB = """\

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prunus.configs.methods.union import GradualMagnitude
+from prunus.configs.methods.gradual_magnitude import GradualMagnitude
 from prunus.configs.values.patterns import Blocks, NOfM, parse_pattern
 from tests.configs.recipe_texts import JOB, campaign, load, refusal
 

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 
 from prunus.configs import JobRecord
-from prunus.configs.artifacts.layout import JOB_RECORD, MANIFEST, Manifest, build_entries, write_atomic
+from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.layout import JOB_RECORD
+from prunus.configs.artifacts.manifest import MANIFEST, Manifest, build_entries
 from prunus.jobs.comparison.compare import Candidate
 from prunus.jobs.sparsity import masks
 from prunus.jobs.sparsity.masks import PackedMask

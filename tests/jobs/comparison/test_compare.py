@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prunus.configs import ConfigError
-from prunus.configs.specs.comparison import Comparison
+from prunus.configs.artifacts.comparison.result import Comparison
 from prunus.jobs.comparison.__main__ import main
 from prunus.jobs.comparison.compare import Candidate, compare, read_candidate
 from prunus.jobs.comparison.tables import report

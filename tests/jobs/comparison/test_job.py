@@ -7,13 +7,14 @@ import mlflow
 import pytest
 
 from prunus.configs import ComparisonSpec, Launch, ResolvedSource
-from prunus.configs.artifacts.layout import JobDirectory, read_manifest, sha256_file, verify
-from prunus.configs.specs.comparison import Comparison
+from prunus.configs.artifacts.comparison.result import Comparison
+from prunus.configs.artifacts.layout import JobDirectory
+from prunus.configs.artifacts.manifest import read_manifest, sha256_file, verify
 from prunus.jobs import run
 from prunus.jobs.errors import JobError, UserError
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.results.finish import Result
-from prunus.jobs.tracking import tracker as tracking
+from prunus.jobs.tracking import mlflow_carrier
 from tests.jobs.comparison.compared_artifacts import write_artifact
 
 Compare = Callable[..., Result | None]
@@ -78,7 +79,7 @@ def test_its_run_has_the_pictures(
     launch: Launch, run_rank: Compare, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(tracking, "_RACE_S", 0.0)
+    monkeypatch.setattr(mlflow_carrier, "_RACE_S", 0.0)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     campaign = {"campaign_id": "c-1", "campaign_name": "languages"}
     result = run_rank(launch.model_copy(update={"mlflow_uri": uri, **campaign}))

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from prunus.jobs.engine.engine import bf16_slows_down
+from prunus.jobs.engine.precision import bf16_slows_down
 from tests.contract.gang_cases import EXAMPLES, Case
 from tests.tiny_inputs import TinyInputs
 

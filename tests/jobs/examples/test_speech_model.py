@@ -10,7 +10,9 @@ from prunus.configs.tasks.speech_data import TranscriptRules
 from prunus.jobs.data.speech.units.vocabulary import build_vocabulary
 from prunus.jobs.errors import ModelError
 from prunus.jobs.examples.speech_model import main, small_config
-from prunus.jobs.models.load import Origin, check_same_units, load_speech_input
+from prunus.jobs.models.compatibility import check_same_units
+from prunus.jobs.models.inputs import load_speech_input
+from prunus.jobs.models.sources import Origin
 
 
 def test_it_holds_configuration_and_feature_extractor_and_no_weights(tmp_path: Path) -> None:

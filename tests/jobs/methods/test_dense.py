@@ -2,7 +2,7 @@
 
 import torch
 
-from prunus.configs.methods.union import Dense
+from prunus.configs.methods.dense import Dense
 from prunus.jobs.methods import METHODS, Start, build_method
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.sparsity.masked_weights import MaskedWeights

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from prunus.configs.methods.union import GradualMagnitude
+from prunus.configs.methods.gradual_magnitude import GradualMagnitude
 from prunus.configs.schedules import cubic_sparsity, window_steps
 from prunus.jobs.engine.shards import Shard
 from prunus.jobs.errors import CheckpointError, PruningError

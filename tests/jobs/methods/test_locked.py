@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from prunus.configs.methods.union import Locked
+from prunus.configs.methods.locked import Locked
 from prunus.jobs.errors import PruningError
 from prunus.jobs.methods import Method, Start, build_method
 from prunus.jobs.methods.locked import fit_mask

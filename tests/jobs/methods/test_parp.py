@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from prunus.configs.methods.union import Parp
+from prunus.configs.methods.parp import Parp
 from prunus.configs.schedules import is_parp_update, sparsity_at
 from prunus.jobs.methods import Start, build_method
 from prunus.jobs.methods.parp import ParpMethod

@@ -22,22 +22,16 @@ from transformers import (
 )
 
 from prunus.configs import ResolvedSource
-from prunus.configs.artifacts.layout import MANIFEST, Manifest, build_entries, sha256_file
-from prunus.configs.methods.union import Prunable
-from prunus.configs.specs.job import ModelSpec
+from prunus.configs.artifacts.manifest import MANIFEST, Manifest, build_entries, sha256_file
+from prunus.configs.specs.model import ModelSpec
+from prunus.configs.values.prunable import Prunable
 from prunus.jobs.errors import ModelError, PruningError
-from prunus.jobs.models import load as models
-from prunus.jobs.models.load import (
-    Origin,
-    check_same_labels,
-    check_same_tokenizer,
-    load_mask,
-    load_model,
-    load_speech_input,
-    load_tokenizer,
-    open_source,
-)
+from prunus.jobs.models import sources
+from prunus.jobs.models.compatibility import check_same_labels, check_same_tokenizer
+from prunus.jobs.models.inputs import load_speech_input, load_tokenizer
+from prunus.jobs.models.load import load_model
 from prunus.jobs.models.prunable import prunable_parameters
+from prunus.jobs.models.sources import Origin, load_mask, open_source
 from prunus.jobs.sparsity import masks
 from tests.jobs import tiny
 
@@ -194,9 +188,9 @@ class TestSources:
             asked.append(tracking_uri)
             shutil.copytree(artifact, dst_path, dirs_exist_ok=True)
 
-        monkeypatch.setattr(models.mlflow.artifacts, "download_artifacts", download)
+        monkeypatch.setattr(sources.mlflow.artifacts, "download_artifacts", download)
         source = ResolvedSource(reference="models:/m@current", kind="run", location="r1")
-        origins = [models.open_source(source, tmp_path / "d", "http://mlflow") for _ in range(2)]
+        origins = [open_source(source, tmp_path / "d", "http://mlflow") for _ in range(2)]
         assert asked == ["http://mlflow"]
         assert origins[0] == origins[1]
         assert origins[0].location == str(tmp_path / "d" / "r1" / "model")
@@ -205,7 +199,7 @@ class TestSources:
         store = f"sqlite:///{tmp_path}/mlflow.db"
         source = ResolvedSource(reference="models:/m@current", kind="run", location="0" * 32)
         with pytest.raises(ModelError, match=r"models:/m@current: MLflow at sqlite.* does not give the artifacts"):
-            models.open_source(source, tmp_path / "d", store)
+            open_source(source, tmp_path / "d", store)
 
     def test_a_changed_file_is_refused(self, artifact: Path) -> None:
         config = artifact / "model" / "config.json"

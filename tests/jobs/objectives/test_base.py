@@ -9,7 +9,9 @@ from torch.nn import functional as F
 from transformers import DistilBertConfig, DistilBertForMaskedLM, PreTrainedModel, RobertaConfig, RobertaForMaskedLM
 
 from prunus.jobs.errors import ModelError
-from prunus.jobs.objectives.base import SequenceObjective, TokenObjective, Weights
+from prunus.jobs.objectives.base import Weights
+from prunus.jobs.objectives.sequences import SequenceObjective
+from prunus.jobs.objectives.tokens import TokenObjective
 from tests.jobs.tiny import batch, bert, bert_classifier
 
 ALONE = Weights(task=1.0, teacher=0.0, temperature=1.0, predicted_only=False, chunk_rows=2)

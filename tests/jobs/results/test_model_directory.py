@@ -13,14 +13,16 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from prunus.configs import JobSpec, Launch
-from prunus.configs.artifacts.layout import sha256_file, verify
-from prunus.configs.methods.union import Prunable
+from prunus.configs.artifacts.manifest import sha256_file, verify
+from prunus.configs.values.prunable import Prunable
 from prunus.jobs.errors import JobError
 from prunus.jobs.models import load_compact as compact
 from prunus.jobs.models.prunable import prunable_parameters
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.results import finish as results
-from prunus.jobs.results import model_directory as export
+from prunus.jobs.results.model_card import model_card
+from prunus.jobs.results.model_directory import check_file, write_model
+from prunus.jobs.results.records import write_manifest, write_mask
 from prunus.jobs.sparsity import masks
 from prunus.jobs.sparsity.masks import Masks
 from prunus.service.client.unpack import unpack_to_plain
@@ -58,7 +60,7 @@ def masked_student() -> tuple[PreTrainedModel, Masks]:
 
 def written(tmp_path: Path, alone: Ranks) -> tuple[PreTrainedModel, Masks, dict[str, float]]:
     student, kept = masked_student()
-    shares = export.write_model(StudentOnly(student, alone), tiny.tokenizer(), kept, tmp_path / "model", "# card\n")
+    shares = write_model(StudentOnly(student, alone), tiny.tokenizer(), kept, tmp_path / "model", "# card\n")
     return student, kept, shares
 
 
@@ -119,14 +121,14 @@ def test_a_file_that_differs_from_the_mask_is_refused(tmp_path: Path, alone: Ran
     tensors[name][0, 1] = 1e-20
     save_file(tensors, path)
     with pytest.raises(JobError, match=f"1 removed weights of {name} are not zero in model.safetensors: not published"):
-        export.check_file(tmp_path / "model", kept)
+        check_file(tmp_path / "model", kept)
 
 
 def test_a_missing_tensor_is_refused(tmp_path: Path, alone: Ranks) -> None:
     _, kept, _ = written(tmp_path, alone)
     kept["bert.encoder.layer.7.output.dense.weight"] = torch.ones(1, dtype=torch.bool)
     with pytest.raises(JobError, match=r"has no tensor bert\.encoder\.layer\.7\.output\.dense\.weight \(and 0 more\)"):
-        export.check_file(tmp_path / "model", kept)
+        check_file(tmp_path / "model", kept)
 
 
 def test_the_sparsity_of_every_tensor_is_told_to_people_and_machines(tmp_path: Path, alone: Ranks) -> None:
@@ -144,12 +146,12 @@ def test_the_sparsity_of_every_tensor_is_told_to_people_and_machines(tmp_path: P
 def test_other_ranks_write_nothing(tmp_path: Path) -> None:
     student, kept = masked_student()
     engine = StudentOnly(student, Ranks(1, 2, torch.device("cpu")))
-    assert export.write_model(engine, tiny.tokenizer(), kept, tmp_path / "model", "") == {}
+    assert write_model(engine, tiny.tokenizer(), kept, tmp_path / "model", "") == {}
     assert not (tmp_path / "model").exists()
 
 
 def test_a_dense_model_has_no_prunable_tensors(tmp_path: Path, alone: Ranks) -> None:
-    shares = export.write_model(StudentOnly(tiny.bert(), alone), tiny.tokenizer(), {}, tmp_path / "model", "")
+    shares = write_model(StudentOnly(tiny.bert(), alone), tiny.tokenizer(), {}, tmp_path / "model", "")
     assert shares["sparsity/prunable"] == 0.0
     assert "Prunable weights (0 tensors)" in (tmp_path / "model" / "README.md").read_text()
 
@@ -171,9 +173,9 @@ def launch() -> Launch:
 
 def test_the_manifest_proves_every_file_and_names_the_parents(tmp_path: Path, alone: Ranks) -> None:
     _, kept, _ = written(tmp_path, alone)
-    export.write_mask(kept, tmp_path, masks.Facts("locked", 5))
+    write_mask(kept, tmp_path, masks.Facts("locked", 5))
     lineage = {"model": "job:teacher sha256:abc"}
-    digest = export.write_manifest(tmp_path, launch(), lineage)
+    digest = write_manifest(tmp_path, launch(), lineage)
     assert digest == sha256_file(tmp_path / "manifest.json")
     manifest = verify(tmp_path)
     assert manifest.parents == lineage
@@ -187,9 +189,9 @@ def test_the_compact_form_is_in_the_manifest_and_is_the_published_file(tmp_path:
         name: (torch.arange(w.numel()) % 10 == 0).view(w.shape)
         for name, w in prunable_parameters(student, Prunable()).items()
     }
-    export.write_model(StudentOnly(student, alone), tiny.tokenizer(), kept, tmp_path / "model", "# card\n")
+    write_model(StudentOnly(student, alone), tiny.tokenizer(), kept, tmp_path / "model", "# card\n")
     size = compact.pack(tmp_path / "model", tmp_path / "compact")
-    export.write_manifest(tmp_path, launch(), {})
+    write_manifest(tmp_path, launch(), {})
     listed = verify(tmp_path).files
     assert listed["compact/model.sparse.safetensors.zst"].size == size < listed["model/model.safetensors"].size
     plain = tmp_path / "plain"
@@ -198,7 +200,7 @@ def test_the_compact_form_is_in_the_manifest_and_is_the_published_file(tmp_path:
 
 
 def test_the_card_says_what_was_done_and_does_not_promise_speed() -> None:
-    card = export.model_card(launch(), {"model": "job:teacher sha256:abc"}, {"eval/loss": 1.23456}, "job:teacher")
+    card = model_card(launch(), {"model": "job:teacher sha256:abc"}, {"eval/loss": 1.23456}, "job:teacher")
     assert "`masked_lm` x `dense`, started from `job:teacher`" in card
     assert "- model: `job:teacher sha256:abc`" in card
     assert "| eval/loss | 1.2346 |" in card

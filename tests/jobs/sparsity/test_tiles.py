@@ -12,7 +12,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from prunus.configs.methods.union import Prunable
+from prunus.configs.values.prunable import Prunable
 from prunus.jobs.errors import PruningError
 from prunus.jobs.models.prunable import prunable_parameters
 from prunus.jobs.ranks import Ranks

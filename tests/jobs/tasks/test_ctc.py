@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from prunus.configs.tasks.union import CTC
+from prunus.configs.tasks.ctc import CTC
 from prunus.jobs.objectives.projection_loss import IGNORED
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.tasks.ctc import CTCTask, collapse, count_errors

@@ -12,7 +12,7 @@ from transformers import HubertConfig, HubertModel, PreTrainedModel, Wav2Vec2Fea
 
 from prunus.jobs.data.speech.speech_input import SpeechInput
 from prunus.jobs.errors import ModelError
-from prunus.jobs.models.load import check_same_units
+from prunus.jobs.models.compatibility import check_same_units
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.tasks.wav2vec2_pretraining import PretrainingTask
 from tests.jobs.tiny_speech import ALONE, NUM_NEGATIVES, pretraining_batch, pretraining_model, pretraining_spec

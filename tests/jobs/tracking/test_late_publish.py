@@ -11,10 +11,12 @@ import mlflow
 import pytest
 
 from prunus.configs import JobSpec, Launch, SpoolCursor
-from prunus.configs.artifacts.layout import JobDirectory, write_atomic
-from prunus.jobs.tracking import tracker as tracking
+from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.layout import JobDirectory
+from prunus.jobs.tracking import mlflow_carrier
 from prunus.jobs.tracking.late_publish import main, publish
-from prunus.jobs.tracking.tracker import Carrier, Tracker, identity
+from prunus.jobs.tracking.mlflow_carrier import Carrier
+from prunus.jobs.tracking.tracker import Tracker, identity
 
 FILES = {"files": ["/data/rows.csv"]}
 
@@ -41,8 +43,8 @@ def nowhere() -> str:
 
 @pytest.fixture(autouse=True)
 def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_LONGEST_PAUSE_S", 0.2)
-    monkeypatch.setattr(tracking, "_RACE_S", 0.0)
+    monkeypatch.setattr(mlflow_carrier, "_LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr(mlflow_carrier, "_RACE_S", 0.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 

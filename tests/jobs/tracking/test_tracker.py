@@ -14,9 +14,11 @@ import pytest
 from mlflow.exceptions import MlflowException
 
 from prunus.configs import SpoolCursor
-from prunus.configs.artifacts.layout import write_atomic
-from prunus.jobs.tracking import tracker as tracking
-from prunus.jobs.tracking.tracker import CURSOR, SPOOL, Carrier, Tracker
+from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.layout import CURSOR, SPOOL
+from prunus.jobs.tracking import mlflow_carrier
+from prunus.jobs.tracking.mlflow_carrier import Carrier
+from prunus.jobs.tracking.tracker import Tracker
 
 JOB = {"job_id": "j1", "job_name": "student"}
 
@@ -48,7 +50,7 @@ def nowhere() -> str:
 
 @pytest.fixture(autouse=True)
 def quick_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_LONGEST_PAUSE_S", 0.2)
+    monkeypatch.setattr(mlflow_carrier, "_LONGEST_PAUSE_S", 0.2)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 
 
@@ -148,7 +150,7 @@ def test_while_mlflow_is_away_training_goes_on_and_a_later_carrier_brings_everyt
 def test_a_carrier_cut_between_two_sends_sends_the_rest_only(
     tmp_path: Path, store: str, experiment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "_BATCH", 2)
+    monkeypatch.setattr(mlflow_carrier, "_BATCH", 2)
     writer = track(tmp_path, None, experiment)
     for step in range(1, 8):
         writer.metrics(step, {"loss": float(step)})
@@ -339,5 +341,5 @@ def test_an_unforeseen_error_of_the_carrier_is_logged_and_does_not_end_it(
 
 
 def test_a_refusal_is_told_from_an_absence() -> None:
-    assert tracking._is_refusal(MlflowException("no", error_code=1000))  # INVALID_PARAMETER_VALUE
-    assert not tracking._is_refusal(MlflowException("busy", error_code=8))  # TEMPORARILY_UNAVAILABLE
+    assert mlflow_carrier._is_refusal(MlflowException("no", error_code=1000))  # INVALID_PARAMETER_VALUE
+    assert not mlflow_carrier._is_refusal(MlflowException("busy", error_code=8))  # TEMPORARILY_UNAVAILABLE

@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from starlette.testclient import TestClient
 
 from prunus.configs import Progress, StopReason
-from prunus.configs.artifacts.layout import write_atomic
+from prunus.configs.artifacts.atomic_write import write_atomic
 from prunus.service.api.app import Parts, create_app
 from prunus.service.client import Client
 from prunus.service.errors import NotFound, Refused, Unauthorized, Unreachable

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from prunus.configs import Campaign, ComparisonSpec, ConfigError, JobRecord
-from prunus.configs.specs.comparison import Comparison, Entry
+from prunus.configs.artifacts.comparison.result import Comparison, Entry
 from prunus.service.api.views import Views
 from prunus.service.cli import compare as compare_module
 from prunus.service.cli import comparison_tables as comparison_view

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from prunus.configs.artifacts.layout import verify
+from prunus.configs.artifacts.manifest import verify
 from prunus.configs.errors import Damaged
 from prunus.service.client import Client
 from prunus.service.client import download as download_module

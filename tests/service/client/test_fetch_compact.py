@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from prunus.configs.artifacts.compact.codec import load_sparse, to_compact
 from prunus.configs.artifacts.compact.convert import convert
 from prunus.configs.artifacts.inspection import inspect
-from prunus.configs.artifacts.layout import verify
+from prunus.configs.artifacts.manifest import verify
 from prunus.configs.errors import Damaged
 from prunus.service.cli.main import app
 from prunus.service.client import Client

@@ -12,7 +12,7 @@ from prunus.jobs.tracking.tracker import Tracker, identity
 from prunus.service.errors import Unreachable
 from prunus.service.publishing.campaign_runs import CampaignRuns, end_status
 from prunus.service.sources.mlflow_registry import MlflowRegistry
-from prunus.service.sources.resolve import NoRegistry
+from prunus.service.sources.registry import NoRegistry
 from prunus.service.wire import JobState as S
 from tests.service.world import World, make_spec
 

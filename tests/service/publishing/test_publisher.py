@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from prunus.configs import SpoolCursor, StopReason
-from prunus.configs.artifacts.layout import write_atomic
+from prunus.configs.artifacts.atomic_write import write_atomic
 from prunus.service.attempts.spool import Spool, append_status, read_spool
 from prunus.service.publishing import publisher as publishing
 from prunus.service.publishing.publisher import MAX_TRIES, Facts, Publisher, decide, pause_after

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from prunus.cluster.executor import Capacity, Node
-from prunus.configs.specs.job import Resources
+from prunus.configs.specs.resources import Resources
 from prunus.service.scheduling.admission import Gang, Held, Limit, admit, free_after, place, refuse_impossible
 
 ONE_NODE = Capacity((Node("n1", 2.0, 0.0),))

@@ -7,7 +7,7 @@ import pytest
 
 from prunus.cluster.executor import Node, Poll
 from prunus.configs import StopReason
-from prunus.configs.artifacts.layout import MANIFEST, sha256_file
+from prunus.configs.artifacts.manifest import MANIFEST, sha256_file
 from prunus.service.wire import JobState
 from tests.service.world import World, make_spec
 

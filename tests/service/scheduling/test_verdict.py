@@ -7,17 +7,9 @@ import pytest
 from prunus.cluster.executor import Poll
 from prunus.configs import Outcome, RankError, StopReason
 from prunus.service.scheduling.ending import summarize_end
-from prunus.service.scheduling.verdict import (
-    Evidence,
-    Parent,
-    Verdict,
-    is_fresh,
-    judge,
-    overdue,
-    retry,
-    should_send_stop,
-    unblock,
-)
+from prunus.service.scheduling.retries import retry
+from prunus.service.scheduling.unblocking import Parent, unblock
+from prunus.service.scheduling.verdict import Evidence, Verdict, is_fresh, judge, overdue, should_send_stop
 from prunus.service.wire import JobState as S
 
 

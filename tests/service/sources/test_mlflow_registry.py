@@ -9,7 +9,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, RESOURCE_DOES_NOT_EXIST
 
 from prunus.service.errors import NotFound, Unreachable
 from prunus.service.sources.mlflow_registry import MlflowRegistry
-from prunus.service.sources.resolve import RegistryEntry
+from prunus.service.sources.registry import RegistryEntry
 
 
 class _Client:

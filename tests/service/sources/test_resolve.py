@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from prunus.service.errors import NotFound, Unreachable
-from prunus.service.sources.resolve import RegistryEntry
+from prunus.service.sources.registry import RegistryEntry
 from prunus.service.wire import JobState
 from tests.service.world import World, make_spec
 

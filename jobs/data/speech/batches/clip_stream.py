@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from prunus.configs import JobSpec
-from prunus.configs.tasks.union import CTC
+from prunus.configs.tasks.ctc import CTC
 from prunus.jobs.data.pipeline.batches import Batch
 from prunus.jobs.data.pipeline.order import Layout
 from prunus.jobs.data.pipeline.stream import StreamedBatches

@@ -8,9 +8,10 @@ import pytest
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
+from prunus.configs.artifacts.atomic_write import write_atomic
 from prunus.configs.artifacts.compact.convert import Form, convert
 from prunus.configs.artifacts.inspection import inspect
-from prunus.configs.artifacts.layout import MANIFEST, Manifest, build_entries, sha256_file, verify, write_atomic
+from prunus.configs.artifacts.manifest import MANIFEST, Manifest, build_entries, sha256_file, verify
 from prunus.configs.errors import ArtifactMissing, ArtifactRefused, Damaged
 from prunus.service.cli.main import app
 

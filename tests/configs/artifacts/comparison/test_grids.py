@@ -1,7 +1,7 @@
 """Metrics over two keys: which cells stand in which table, by hand."""
 
 from prunus.configs.artifacts.comparison.grids import Grid, grids
-from prunus.configs.specs.comparison import Comparison, Entry
+from prunus.configs.artifacts.comparison.result import Comparison, Entry
 
 
 def entry(method: str, source: str, target: str, per: float | None, sparsity: float | None = 0.5) -> Entry:

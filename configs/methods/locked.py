@@ -1,0 +1,17 @@
+"""Keep the pattern of a sparse checkpoint (arXiv 2111.05754, section 3.3)."""
+
+from typing import Literal
+
+from prunus.configs.values.base import Strict
+from prunus.configs.values.prunable import Prunable
+from prunus.configs.values.sources import Source
+
+
+class Locked(Strict):
+    """Keep a given pattern of zeros while the rest is trained (pattern lock, Prune OFA section 3)."""
+
+    name: Literal["locked"] = "locked"
+    mask: Source = "auto"
+    """``auto``: the mask stored beside the starting checkpoint, else its zeros. ``zeros``: the zeros of the starting
+    weights. Or a source whose mask is put on the starting weights (shapes are checked)."""
+    prunable: Prunable = Prunable()
