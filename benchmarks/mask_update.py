@@ -88,7 +88,8 @@ def _update(values: list[torch.Tensor], turns: int, regrow: bool) -> Callable[[]
     optimizer.zero_grad()
     weights = MaskedWeights(shard_view(own, optimizer, optimizer, 0), optimizer, ALONE)
     spec = GradualMagnitude(final_sparsity=SPARSITY, regrow=regrow)
-    method = GradualMagnitudeMethod(spec, Start(weights, 100, ALONE, None))
+    method = GradualMagnitudeMethod(spec)
+    method.attach(Start(weights, 100, ALONE, None))
     targets = iter([SPARSITY - 0.1 * (turns - turn) / turns for turn in range(turns + 1)])  # the first one warms up
     return lambda: method._update(next(targets))
 

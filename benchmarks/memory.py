@@ -68,7 +68,8 @@ def _train(case: str, num_layers: int) -> None:
             hold(weights)
         else:
             spec = GradualMagnitude(final_sparsity=SPARSITY, regrow=case == CASES[3])
-            method = GradualMagnitudeMethod(spec, Start(weights, 100, ALONE, None))
+            method = GradualMagnitudeMethod(spec)
+            method.attach(Start(weights, 100, ALONE, None))
     tokens = torch.randint(VOCABULARY, (1, 32), generator=torch.Generator().manual_seed(0))
     for step in range(3):
         if method is not None:

@@ -7,12 +7,6 @@ Sources: Zhu and Gupta, "To prune, or not to prune" (arXiv 1710.01878), equation
 import math
 from dataclasses import dataclass
 
-from prunus.configs.methods.gradual_magnitude import GradualMagnitude
-from prunus.configs.methods.parp import Parp
-from prunus.configs.methods.union import MethodSpec
-from prunus.configs.specs.training import LearningRate
-from prunus.configs.values.patterns import NOfM, parse_pattern
-
 
 @dataclass(frozen=True)
 class Window:
@@ -52,22 +46,6 @@ def linear_sparsity(step: int, growth: Window, initial: float, final: float) -> 
     return initial + (final - initial) * (step - growth.begin) / (growth.end - growth.begin)
 
 
-def sparsity_at(step: int, num_steps: int, method: GradualMagnitude | Parp) -> float:
-    """Sparsity that a method aims at after ``step`` of ``num_steps`` optimizer steps, in [0, 1)."""
-    growth = window_steps(method.growth_window, num_steps)
-    if isinstance(method, Parp):
-        return linear_sparsity(step, growth, method.first_sparsity, method.final_sparsity)
-    if method.schedule == "constant":
-        sparsity = method.final_sparsity if step >= growth.begin else method.initial_sparsity
-    else:
-        rule = cubic_sparsity if method.schedule == "cubic" else linear_sparsity
-        sparsity = rule(step, growth, method.initial_sparsity, method.final_sparsity)
-    pattern = parse_pattern(method.pattern)
-    if isinstance(pattern, NOfM):  # only so many steps on the way: 0, 1/4, 2/4
-        return pattern.num_removed(sparsity, method.final_sparsity) / pattern.of
-    return sparsity
-
-
 def is_update_step(step: int, selection: Window, growth: Window, update_every: int) -> bool:
     """Whether masks are chosen anew after this step: every ``update_every`` steps of the selection window [begin, end],
     and at the end of growth, so that the target is reached exactly even if no regular update falls there."""
@@ -79,38 +57,6 @@ def is_update_step(step: int, selection: Window, growth: Window, update_every: i
 def is_parp_update(step: int, num_steps: int, update_every: int) -> bool:
     """Whether PARP prunes after this step: every ``update_every`` steps, and after the last one (0: the first mask)."""
     return step % update_every == 0 or step == num_steps
-
-
-def lr_factor(step: int, num_steps: int, lr: LearningRate, method: MethodSpec) -> float:
-    """Share of the peak learning rate at a step, >= 0.
-
-    ``linear_rewind`` (2111.05754; the published scheduler): with N steps, warm-up w, growth [b, e), P = e - b and
-    updates every f steps
-      t < w         t / w
-      w <= t < b    (N - P - t) / (N - P - w)
-      b <= t < e    (N - P - t + r) / (N - P - w), r = floor((t - b) / f) f, so that the decay is rewound at each update
-      e <= t        (N - t) / (N - P - w)
-    """
-    warmup = round(lr.warmup * num_steps)
-    if lr.schedule == "tri_stage":
-        return tri_stage(step, num_steps, warmup, round(lr.hold * num_steps))
-    if step < warmup:
-        return step / warmup
-    if lr.schedule == "constant":
-        return 1.0
-    if lr.schedule == "linear":
-        return max(0.0, (num_steps - step) / max(1, num_steps - warmup))
-    assert isinstance(method, GradualMagnitude), "checked by JobSpec"
-    growth = window_steps(method.growth_window, num_steps)
-    paused = growth.end - growth.begin
-    length = max(1, num_steps - paused - warmup)
-    if step >= growth.end:
-        return max(0.0, (num_steps - step) / length)
-    if step < growth.begin:
-        return max(0.0, (num_steps - paused - step) / length)
-    # The published formula rewinds to r whole intervals after b; written relative to b it needs no offset.
-    rewound = (step - growth.begin) // method.update_every * method.update_every
-    return max(0.0, (num_steps - paused - step + rewound) / length)
 
 
 def tri_stage(step: int, num_steps: int, warmup: int, hold: int) -> float:

@@ -28,7 +28,6 @@ from prunus.jobs.comparison.job import compare_and_publish
 from prunus.jobs.data.build import build_data
 from prunus.jobs.errors import StaleAttempt, UserError
 from prunus.jobs.failures import classify
-from prunus.jobs.methods import build_method
 from prunus.jobs.models.inputs import load_inputs
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.results.facts import run_facts
@@ -102,16 +101,16 @@ def _train_and_publish(
     data = build_data(spec, inputs, Path(launch.cache_dir), ranks)
     task = TASKS[spec.task.name](spec.task, data)
     reporter.phase("starting")
-    engine, weights, start = build_engine(spec, origins, inputs, task, data, ranks)
+    engine, weights, method, num_steps = build_engine(spec, origins, inputs, task, data, ranks)
     run = Training(
         spec=spec,
-        num_steps=start.num_steps,
+        num_steps=num_steps,
         lineage={role: origin.lineage for role, origin in origins.items()},
         task=task,
         data=data,
         engine=engine,
         weights=weights,
-        method=build_method(spec.method, start),
+        method=method,
         ranks=ranks,
         checkpoints=directory.checkpoints,
         attempt_id=launch.attempt_id,

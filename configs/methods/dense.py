@@ -2,10 +2,10 @@
 
 from typing import Literal
 
-from prunus.configs.values.base import Strict
+from prunus.configs.methods.base import MethodBase
 
 
-class Dense(Strict):
+class Dense(MethodBase):
     """Prune nothing: teacher preparation, dense baselines."""
 
     name: Literal["dense"] = "dense"

@@ -5,13 +5,16 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from prunus.configs.values.base import Sparsity, Strict, Window
+from prunus.configs.methods.base import MethodBase
+from prunus.configs.schedules import cubic_sparsity, is_update_step, linear_sparsity, window_steps
+from prunus.configs.values.base import Sparsity, Window
 from prunus.configs.values.patterns import UNSTRUCTURED, NOfM, Pattern, parse_pattern
 from prunus.configs.values.prunable import Prunable
+from prunus.configs.values.selection import Norm, Scope, Selection
 from prunus.configs.values.sources import Source
 
 
-class GradualMagnitude(Strict):
+class GradualMagnitude(MethodBase):
     """Remove the smallest weights, or groups of them, step by step (Zhu and Gupta, arXiv 1710.01878).
 
     With distillation and ``linear_rewind`` this is the student pruning of Prune OFA (arXiv 2111.05754). One-shot
@@ -36,9 +39,9 @@ class GradualMagnitude(Strict):
     pattern: Pattern = UNSTRUCTURED
     """Which weights go together: ``unstructured``; ``N:M`` along the inputs (``2:4``); blocks ``RxC`` (``4x4``);
     ``rows``, ``columns``, ``heads``, ``ffn_units``, ``sublayers``. With groups, sparsity is the share of groups."""
-    norm: Literal["l1", "l2", "mean"] = "l1"
+    norm: Norm = "l1"
     """Score of a group: sum of |w|, root of the sum of squares, or mean of |w| (to compare groups of several sizes)."""
-    scope: Literal["per_layer", "global", "per_group", "erk"] = "per_layer"
+    scope: Scope = "per_layer"
     """Who competes. ``per_layer``: every tensor gets the same sparsity (paper). ``global``: one threshold over all.
     ``per_group``: one for the tensors that ``group_by`` puts together. ``erk``: per tensor, larger ones sparser, kept
     share in proportion to (inputs + outputs) / (inputs x outputs) (Erdos-Renyi kernel; arXiv 1911.11134)."""
@@ -53,6 +56,27 @@ class GradualMagnitude(Strict):
     """Keep the removed values in a hidden fp32 copy, so that a weight may return at a later update (paper).
     Costs 4 bytes per prunable weight, sharded like the fp32 master."""
     prunable: Prunable = Prunable()
+
+    @property
+    def selection(self) -> Selection:
+        """What goes together and who competes."""
+        return Selection(self.pattern, self.norm, self.scope, self.group_by)
+
+    def updates_after(self, step: int, num_steps: int) -> bool:
+        growth = window_steps(self.growth_window, num_steps)
+        return is_update_step(step, window_steps(self.selection_window, num_steps), growth, self.update_every)
+
+    def sparsity_at(self, step: int, num_steps: int) -> float:
+        growth = window_steps(self.growth_window, num_steps)
+        if self.schedule == "constant":
+            sparsity = self.final_sparsity if step >= growth.begin else self.initial_sparsity
+        else:
+            rule = cubic_sparsity if self.schedule == "cubic" else linear_sparsity
+            sparsity = rule(step, growth, self.initial_sparsity, self.final_sparsity)
+        pattern = parse_pattern(self.pattern)
+        if isinstance(pattern, NOfM):  # only so many steps on the way: 0, 1/4, 2/4
+            return pattern.num_removed(sparsity, self.final_sparsity) / pattern.of
+        return sparsity
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:

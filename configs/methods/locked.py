@@ -2,12 +2,12 @@
 
 from typing import Literal
 
-from prunus.configs.values.base import Strict
+from prunus.configs.methods.base import MethodBase
 from prunus.configs.values.prunable import Prunable
 from prunus.configs.values.sources import Source
 
 
-class Locked(Strict):
+class Locked(MethodBase):
     """Keep a given pattern of zeros while the rest is trained (pattern lock, Prune OFA section 3)."""
 
     name: Literal["locked"] = "locked"

@@ -4,13 +4,15 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from prunus.configs.values.base import Sparsity, Strict, Window
-from prunus.configs.values.patterns import UNSTRUCTURED
+from prunus.configs.methods.base import MethodBase
+from prunus.configs.schedules import is_parp_update, linear_sparsity, window_steps
+from prunus.configs.values.base import Sparsity, Window
 from prunus.configs.values.prunable import WithBiases
+from prunus.configs.values.selection import Selection
 from prunus.configs.values.sources import Source
 
 
-class Parp(Strict):
+class Parp(MethodBase):
     """Prune, Adjust and Re-Prune (PARP; Lai et al., arXiv 2106.05933): zero the smallest weights, train all of them
     for ``update_every`` steps, zero the smallest anew.
 
@@ -47,20 +49,17 @@ class Parp(Strict):
             )
         return self
 
+    def updates_after(self, step: int, num_steps: int) -> bool:
+        return is_parp_update(step, num_steps, self.update_every)
+
+    def sparsity_at(self, step: int, num_steps: int) -> float:
+        growth = window_steps(self.growth_window, num_steps)
+        return linear_sparsity(step, growth, self.first_sparsity, self.final_sparsity)
+
     @property
-    def pattern(self) -> str:
+    def selection(self) -> Selection:
         """Single weights compete."""
-        return UNSTRUCTURED
-
-    @property
-    def norm(self) -> str:
-        """Of no effect: there are no groups."""
-        return "l1"
-
-    @property
-    def group_by(self) -> str | None:
-        """None: see ``scope``."""
-        return None
+        return Selection(scope=self.scope)
 
     @property
     def first_sparsity(self) -> float:

@@ -5,8 +5,9 @@ runs under autocast, and fp16 is refused.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from prunus.configs.specs.job import JobSpec
 from prunus.jobs.engine.deepspeed_config import deepspeed_config
 from prunus.jobs.engine.precision import uses_autocast
 from prunus.jobs.engine.unused_weights import weights_out_of_reach
-from prunus.jobs.objectives.base import Batch, Objective
+from prunus.jobs.objectives.base import Batch, Objective, Result
 from prunus.jobs.ranks import Ranks
 
 log = logging.getLogger(__name__)
@@ -33,17 +34,45 @@ log = logging.getLogger(__name__)
 deepspeed.ops.__compatible_ops__ = {}
 
 
-def build_optimizer(objective: Objective, spec: JobSpec) -> torch.optim.AdamW:
-    """AdamW without decay on biases and LayerNorm (1-D parameters)."""
-    trained = [p for p in objective.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.dim() > 1], "weight_decay": spec.train.weight_decay},
-        {"params": [p for p in trained if p.dim() <= 1], "weight_decay": 0.0},
-    ]
+@dataclass(frozen=True)
+class ParamGroup:
+    """Parameters that are not the model's own (scores, gates, multipliers, projections) and learn at a pace of theirs.
+
+    Attributes:
+        parameters: Parts of the objective.
+        peak_lr: Their highest learning rate; it follows the schedule of ``train.lr``.
+        weight_decay: Decoupled.
+    """
+
+    parameters: tuple[nn.Parameter, ...]
+    peak_lr: float
+    weight_decay: float = 0.0
+
+
+def build_optimizer(objective: Objective, spec: JobSpec, own: Sequence[ParamGroup] = ()) -> torch.optim.AdamW:
+    """AdamW without decay on biases and LayerNorm (1-D parameters).
+
+    Args:
+        own: Groups of parameters with a learning rate of their own; all others follow ``train``.
+    """
+    theirs = {id(parameter) for group in own for parameter in group.parameters}
+    trained = [p for p in objective.parameters() if p.requires_grad and id(p) not in theirs]
     train = spec.train
+    groups = [
+        ParamGroup(tuple(p for p in trained if p.dim() > 1), train.lr.peak, train.weight_decay),
+        ParamGroup(tuple(p for p in trained if p.dim() <= 1), train.lr.peak),
+        *own,
+    ]
     # One pass over memory instead of a dozen: five times as fast on a CPU core.
     return torch.optim.AdamW(
-        [g for g in groups if g["params"]], lr=train.lr.peak, betas=train.betas, eps=train.eps, fused=True
+        [
+            {"params": list(group.parameters), "lr": group.peak_lr, "weight_decay": group.weight_decay}
+            for group in groups
+            if group.parameters
+        ],
+        betas=train.betas,
+        eps=train.eps,
+        fused=True,
     )
 
 
@@ -56,14 +85,23 @@ class Engine:
         ranks: The gang; its process group exists.
         sample: For DDP a micro-batch of training on the rank's device, by which it is told whether every weight has a
             part in the loss (one forward pass). Not used by DeepSpeed: ZeRO takes gradients that are missing for 0.
+        own_groups: Parameters with a learning rate of their own.
     """
 
-    def __init__(self, objective: Objective, spec: JobSpec, ranks: Ranks, sample: Batch | None = None) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        spec: JobSpec,
+        ranks: Ranks,
+        sample: Batch | None = None,
+        own_groups: Sequence[ParamGroup] = (),
+    ) -> None:
         self.objective = objective
         self.ranks = ranks
         self.max_grad_norm = spec.train.max_grad_norm
         self.is_deepspeed = spec.engine.zero_stage is not None
-        self.torch_optimizer = build_optimizer(objective, spec)
+        self.torch_optimizer = build_optimizer(objective, spec, own_groups)
+        self._peaks = [group["lr"] for group in self.torch_optimizer.param_groups]
         # Engines round what is not trained to the low precision as well; the export wants it as it came.
         self._frozen = {
             name: parameter.detach().cpu().clone()
@@ -107,24 +145,39 @@ class Engine:
         """One micro-batch; gradients are reduced and applied after the last one of a step."""
         return self.accelerator.accumulate(self.model)  # type: ignore[no-any-return]
 
-    def forward(self, batch: Batch, task_scale: float, teacher_scale: float) -> tuple[torch.Tensor, torch.Tensor, Any]:
+    def forward(self, batch: Batch, scales: Sequence[float]) -> Result:
         """Run the objective through the wrapped model."""
-        return self.model(batch, task_scale, teacher_scale)  # type: ignore[no-any-return]
+        return self.model(batch, scales)  # type: ignore[no-any-return]
 
-    def backward_and_step(self, loss: torch.Tensor) -> None:
-        """Backward pass; after the step's last micro-batch also clipping and the optimizer (inside DeepSpeed's
-        backward there).
+    def measure(self, batch: Batch) -> Result:
+        """Run it for an evaluation: the task's sum alone, unscaled."""
+        return self.forward(batch, self.objective.only_task)
+
+    def backward_and_step(self, loss: torch.Tensor, tap: Callable[[], None] | None = None) -> None:
+        """Backward pass; after the step's last micro-batch also clipping and the optimizer.
+
+        Args:
+            tap: Called between the two, when the gradients of the whole step are there (``engine.gradients``).
         """
-        self.accelerator.backward(loss)
-        if self.accelerator.sync_gradients and self.max_grad_norm is not None and not self.is_deepspeed:
+        last = self.accelerator.sync_gradients
+        if self.is_deepspeed:  # as Accelerate does it, with room for the tap
+            self.model.set_gradient_accumulation_boundary(is_boundary=last)
+            self.model.backward(loss)
+        else:
+            self.accelerator.backward(loss)
+        if last and tap is not None:
+            tap()
+        if last and self.is_deepspeed:
+            self.model.step()
+        elif last and self.max_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.model.parameters(), self.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
 
-    def set_lr(self, lr: float) -> None:
-        """Use this learning rate for the next optimizer step."""
-        for group in self.torch_optimizer.param_groups:
-            group["lr"] = lr
+    def set_lr(self, factor: float) -> None:
+        """Use this share of each group's highest learning rate for the next optimizer step."""
+        for group, peak in zip(self.torch_optimizer.param_groups, self._peaks, strict=True):
+            group["lr"] = peak * factor
 
     def train_mode(self, training: bool) -> None:
         """Dropout on or off; the teacher is never touched."""

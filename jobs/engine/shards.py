@@ -64,12 +64,12 @@ class Shard:
             return fragment.detach().view(-1)
         return parameter.data.view(-1)
 
-    def moments_L(self) -> Iterator[torch.Tensor]:
+    def moments_L(self, keys: tuple[str, ...] = MOMENTS) -> Iterator[torch.Tensor]:
         """Adam's moments of the owned run, as views; none before the first optimizer step."""
         parameter = self.parameter
         if self.numel == 0:
             return
-        for key in MOMENTS:
+        for key in keys:
             if hasattr(parameter, "ds_id"):
                 state = _zero3_state(parameter, key)
                 if state is not None:

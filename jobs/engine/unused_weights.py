@@ -19,7 +19,7 @@ def weights_out_of_reach(objective: Objective, batch: Batch) -> list[str]:
     """
     was_training, buffers = objective.training, [(buffer, buffer.clone()) for buffer in objective.buffers()]
     objective.train()
-    loss, _, _ = objective(batch, 1.0, 1.0)
+    loss, _, _ = objective(batch, [1.0 for _ in objective.terms])
     objective.train(was_training)
     for buffer, before in buffers:  # statistics of a BatchNorm
         buffer.copy_(before)

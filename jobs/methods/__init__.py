@@ -20,6 +20,6 @@ METHODS: dict[str, type[Method[Any]]] = {
 __all__ = ["METHODS", "Method", "Start", "build_method"]
 
 
-def build_method(spec: MethodSpec, start: Start) -> Method[Any]:
-    """Make the method that a spec asks for."""
-    return METHODS[spec.name](spec, start)
+def build_method(spec: MethodSpec) -> Method[Any]:
+    """Make the method that a spec asks for; it knows no weights yet."""
+    return METHODS[spec.name](spec)

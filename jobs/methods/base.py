@@ -1,43 +1,43 @@
 """What a pruning method is: hooks around the training loop, and no knowledge of engines.
 
-    method.attach(start)                          once, after the engine has taken the model; or load_state_dict
+    groups = method.prepare(model, anatomy)       before the engine takes the model: freeze, add parameters of its own
+    method.attach(start)                          after it: weights, ranks, schedule
+    method.first_masks()                          once, at step 0; or load_state_dict
     for step in range(num_steps):
         for micro_batch in batches(step):
-            method.before_forward(step)
-            loss = task and distillation losses + method.extra_loss(step)
-            backward
+            forward; loss = sum of the objective's terms; backward
+        method.read_gradients(step)               of all weights, removed ones too; only if reads_gradients
         optimizer.step(); steps_done = step + 1
         method.after_step(steps_done)             masks may change here, and only here
         log, evaluate (inside method.evaluating()), checkpoint (state_dict)
-    method.finish()                               before the model is written
+    method.finish()                               what is written: kind of result, masks
 
-A method sees ``MaskedWeights`` (shards of fp32 masters, masks) and never a parameter. To add one: a spec class in
-``configs/methods/union.py``, a file here, a line in ``METHODS``, recipes, a test file; the contract suite runs over
-it by itself.
+A method sees ``MaskedWeights`` (shards of fp32 masters, masks); only ``prepare`` sees the model. To add one: a spec
+class in ``configs/methods``, a file here, a line in ``METHODS``, recipes, a test file; the contract suite runs over it
+by itself.
 """
 
 from abc import ABC
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
-import torch
+from transformers import PreTrainedModel
 
-from prunus.configs.methods.dense import Dense
-from prunus.configs.methods.gradual_magnitude import GradualMagnitude
-from prunus.configs.methods.locked import Locked
-from prunus.configs.methods.parp import Parp
+from prunus.configs.methods.base import MethodBase
+from prunus.jobs.engine.engine import ParamGroup
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
 from prunus.jobs.sparsity.masks import Masks
 from prunus.jobs.sparsity.overlap import Overlap
 
-SpecT = TypeVar("SpecT", Dense, GradualMagnitude, Locked, Parp)
+SpecT = TypeVar("SpecT", bound=MethodBase)
 
 
 @dataclass(frozen=True)
 class Start:
-    """What a method gets to know at its start.
+    """What a method gets to know once the engine has the model.
 
     Attributes:
         weights: Prunable weights and their masks.
@@ -47,6 +47,7 @@ class Start:
             there is none.
         num_heads: Attention heads of the model; None if its configuration names none.
         base_sha256: Digest of the prunable weights before the first step, on rank 0; empty elsewhere.
+        lr_factor: Share of the highest learning rate at an optimizer step.
     """
 
     weights: MaskedWeights
@@ -55,6 +56,22 @@ class Start:
     given_mask: Masks | None
     num_heads: int | None = None
     base_sha256: str = ""
+    lr_factor: Callable[[int], float] = lambda _: 1.0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a method leaves when training has ended.
+
+    Attributes:
+        kind: ``dense``; or ``masked``: weights of full size, zeros where masks say so.
+        masks: In force at the end; {} if nothing is pruned.
+        pattern: Which weights went together, for the mask file.
+    """
+
+    kind: Literal["dense", "masked"]
+    masks: Masks
+    pattern: str
 
 
 class Method(ABC, Generic[SpecT]):
@@ -62,20 +79,30 @@ class Method(ABC, Generic[SpecT]):
 
     prunes = True
     """Whether the method needs prunable weights at all."""
+    reads_gradients = False
+    """Whether the method learns from gradients, those of removed weights included."""
 
-    def __init__(self, spec: SpecT, start: Start) -> None:
+    start: Start
+    weights: MaskedWeights
+
+    def __init__(self, spec: SpecT) -> None:
         self.spec: SpecT = spec
+
+    def prepare(self, model: PreTrainedModel) -> list[ParamGroup]:
+        """Change what the engine is about to take: freeze parameters, add some; returns those that are its own."""
+        del model
+        return []
+
+    def attach(self, start: Start) -> None:
+        """Get to know weights and ranks (every start, resumed ones too); no mask changes."""
         self.start = start
         self.weights = start.weights
 
-    def attach(self) -> None:
-        """Set the first masks (step 0)."""
+    def first_masks(self) -> None:
+        """Set the masks of step 0; not called when a job is resumed."""
 
-    def before_forward(self, step: int) -> None:
-        """Called before each forward pass of a micro-batch."""
-
-    def extra_loss(self, step: int) -> torch.Tensor | None:
-        """A scalar added to the loss of each micro-batch, or None."""
+    def read_gradients(self, step: int) -> None:
+        """Called between the last backward pass of optimizer step ``step`` and the optimizer (``engine.gradients``)."""
 
     def after_step(self, steps_done: int) -> Overlap | None:
         """Called after each optimizer step; returns what changed if masks changed."""
@@ -89,14 +116,13 @@ class Method(ABC, Generic[SpecT]):
         """Which weights went together, for the mask file: a word of the recipe; ``given`` for masks from elsewhere."""
         return "given"
 
-    def target_sparsity(self, step: int) -> float:
-        """Sparsity that the method aims at after ``step`` optimizer steps, in [0, 1)."""
-        del step
-        return self.weights.sparsity
+    def target_sparsity(self, step: int) -> float | None:
+        """Sparsity that the method aims at after ``step`` optimizer steps, in [0, 1); None: at none."""
+        return self.spec.sparsity_at(step, self.start.num_steps)
 
-    def masks(self) -> Masks:
-        """Masks in force, for export; {} for a method that prunes nothing."""
-        return self.weights.masks if self.prunes else {}
+    def finish(self) -> Finished:
+        """Last call before the model is written."""
+        return Finished("masked" if self.prunes else "dense", self.weights.masks if self.prunes else {}, self.pattern)
 
     def state_dict(self) -> dict[str, Any]:
         """This rank's state: tensors and plain values only (it is read back with ``weights_only``)."""
@@ -104,6 +130,3 @@ class Method(ABC, Generic[SpecT]):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` gave; masks are restored by the checkpoint before."""
-
-    def finish(self) -> None:
-        """Last call before the model is written."""

@@ -3,9 +3,9 @@
 Sources: Zhu and Gupta (arXiv 1710.01878), equation 1, for the schedule; Zafrir et al., "Prune Once for All" (arXiv
 2111.05754), section 3.2, and the scheduler published with it for the two windows and the uniform sparsity per layer.
 
-    s(t)   = s_f + (s_i - s_f) (1 - (t - t0) / (t1 - t0))^3        schedules.sparsity_at (or linear, constant)
+    s(t)   = s_f + (s_i - s_f) (1 - (t - t0) / (t1 - t0))^3        spec.sparsity_at (or linear, constant)
     k      = floor(s n) weights of a layer (or of all) go          selection.count_to_remove
-    m      = 0 for the k smallest |w|                              patterns.Selector (or blocks, N:M, heads, …)
+    m      = 0 for the k smallest |w|                              sparsity.Selector (or blocks, N:M, heads, …)
 
 Differs from the paper: exactly k weights go (the published code drops every tie at the threshold); a removed value is
 frozen in the hidden copy (there, momentum and weight decay go on moving it); the removed weight's Adam moments are
@@ -17,7 +17,6 @@ from typing import Any
 import torch
 
 from prunus.configs.methods.gradual_magnitude import GradualMagnitude
-from prunus.configs.schedules import is_update_step, sparsity_at, window_steps
 from prunus.jobs.errors import CheckpointError, PruningError
 from prunus.jobs.methods.base import Method, Start
 from prunus.jobs.sparsity.masks import Masks
@@ -32,18 +31,20 @@ _MORE_ZEROS = 0.01
 class GradualMagnitudeMethod(Method[GradualMagnitude]):
     """Masks are chosen anew every ``update_every`` steps of the selection window."""
 
-    def __init__(self, spec: GradualMagnitude, start: Start) -> None:
-        super().__init__(spec, start)
-        self.growth = window_steps(spec.growth_window, start.num_steps)
-        self.selection = window_steps(spec.selection_window, start.num_steps)
-        self._selector = Selector(spec, self.weights.shards, start.ranks, start.num_heads)
+    def attach(self, start: Start) -> None:
+        super().attach(start)
+        spec = self.spec
+        self._selector = Selector(
+            spec.selection, spec.final_sparsity, self.weights.shards, start.ranks, start.num_heads
+        )
         self._removed: list[torch.Tensor] | None = None
         """Last value of every owned weight that is removed, 0 for the others; None without regrow."""
 
-    def attach(self) -> None:
+    def first_masks(self) -> None:
         given = self.start.given_mask
         found = self._share_of_zeros() if given is None else sparsity_of(given)
-        if self.spec.final_sparsity and found > self.target_sparsity(0) + _MORE_ZEROS:  # which may be the final one
+        first = self.spec.sparsity_at(0, self.start.num_steps)  # which may be the final one
+        if self.spec.final_sparsity and found > first + _MORE_ZEROS:
             raise PruningError(
                 f"the {'starting checkpoint' if given is None else 'mask of method.mask'} is {found:.2f} sparse "
                 f"already, and method.initial_sparsity {self.spec.initial_sparsity} would let its zeros grow back; set "
@@ -75,13 +76,10 @@ class GradualMagnitudeMethod(Method[GradualMagnitude]):
     def pattern(self) -> str:
         return self.spec.pattern
 
-    def target_sparsity(self, step: int) -> float:
-        return sparsity_at(step, self.start.num_steps, self.spec)
-
     def after_step(self, steps_done: int) -> Overlap | None:
-        if not is_update_step(steps_done, self.selection, self.growth, self.spec.update_every):
+        if not self.spec.updates_after(steps_done, self.start.num_steps):
             return None
-        return self._update(self.target_sparsity(steps_done))
+        return self._update(self.spec.sparsity_at(steps_done, self.start.num_steps))
 
     def _update(self, sparsity: float) -> Overlap:
         masters = [shard.master_L() for shard in self.weights.shards]

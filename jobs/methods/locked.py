@@ -13,32 +13,22 @@ from prunus.configs.methods.locked import Locked
 from prunus.jobs.errors import PruningError
 from prunus.jobs.methods.base import Method
 from prunus.jobs.sparsity.masks import Masks
-from prunus.jobs.sparsity.select_smallest import Scores
 
 
 class LockedMethod(Method[Locked]):
     """Keep the given mask, or the zeros of the starting weights."""
 
-    def attach(self) -> None:
+    def first_masks(self) -> None:
         given = self.start.given_mask
         if given is not None:
             self.weights.set_masks(given)
         else:
-            self.weights.set_local(zeros_of(self.weights_scores()))
+            self.weights.set_local([shard.master_L() != 0 for shard in self.weights.shards])
         if self.weights.sparsity == 0.0:
             raise PruningError(
                 "method locked found no zero in the starting weights: there is no pattern to keep; start from a sparse "
                 "checkpoint, give method.mask, or use method dense"
             )
-
-    def weights_scores(self) -> list[Scores]:
-        """Magnitudes of the owned runs."""
-        return [Scores(s.name, s.index, s.start, s.master_L().abs(), s.replicated) for s in self.weights.shards]
-
-
-def zeros_of(scores: list[Scores]) -> list[torch.Tensor]:
-    """m = [w != 0], per run."""
-    return [score.values_L != 0 for score in scores]
 
 
 def fit_mask(mask: Masks, shapes: dict[str, tuple[int, ...]], origin: str) -> Masks:

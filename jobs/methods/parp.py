@@ -21,7 +21,7 @@ import logging
 from contextlib import AbstractContextManager
 
 from prunus.configs.methods.parp import Parp
-from prunus.configs.schedules import is_parp_update, sparsity_at
+from prunus.jobs.engine.shards import MOMENTS
 from prunus.jobs.methods.base import Method, Start
 from prunus.jobs.sparsity.masks import sparsity as sparsity_of
 from prunus.jobs.sparsity.overlap import Overlap
@@ -35,37 +35,36 @@ _OTHER_SPARSITY = 0.01
 class ParpMethod(Method[Parp]):
     """Masks are chosen anew every ``update_every`` steps; between, every weight learns."""
 
-    def __init__(self, spec: Parp, start: Start) -> None:
-        super().__init__(spec, start)
-        self._selector = Selector(spec, self.weights.shards, start.ranks)
+    def attach(self, start: Start) -> None:
+        super().attach(start)
+        self._selector = Selector(self.spec.selection, self.spec.final_sparsity, self.weights.shards, start.ranks)
 
-    def attach(self) -> None:
+    def first_masks(self) -> None:
         given = self.start.given_mask
         if given is None:
             self.after_step(0)
-        else:
-            found, first = sparsity_of(given), self.spec.first_sparsity
-            if abs(found - first) > _OTHER_SPARSITY and self.start.ranks.is_main:
-                log.warning(
-                    "the mask of method.mask removes %.2f of the weights, and the first pruning, after %d steps, goes "
-                    "on from %.2f: set method.initial_sparsity to the mask's, or use a mask of this sparsity",
-                    found, self.spec.update_every, first,
-                )  # fmt: skip
-            self.weights.set_masks(given, moments=False, hold=False)
+            return
+        found, first = sparsity_of(given), self.spec.first_sparsity
+        if abs(found - first) > _OTHER_SPARSITY and self.start.ranks.is_main:
+            log.warning(
+                "the mask of method.mask removes %.2f of the weights, and the first pruning, after %d steps, goes "
+                "on from %.2f: set method.initial_sparsity to the mask's, or use a mask of this sparsity",
+                found, self.spec.update_every, first,
+            )  # fmt: skip
+        self.weights.set_masks(given, moments=(), hold=False)
 
     @property
     def pattern(self) -> str:
-        return self.spec.pattern
-
-    def target_sparsity(self, step: int) -> float:
-        return sparsity_at(step, self.start.num_steps, self.spec)
+        return self.spec.selection.pattern
 
     def after_step(self, steps_done: int) -> Overlap | None:
-        if not is_parp_update(steps_done, self.start.num_steps, self.spec.update_every):
+        num_steps = self.start.num_steps
+        if not self.spec.updates_after(steps_done, num_steps):
             return None
-        last = steps_done == self.start.num_steps
-        keep = self._selector.select([s.master_L() for s in self.weights.shards], self.target_sparsity(steps_done))
-        return self.weights.set_local(keep, moments=last or self.spec.reset_moments, hold=last)
+        last = steps_done == num_steps
+        sparsity = self.spec.sparsity_at(steps_done, num_steps)
+        keep = self._selector.select([shard.master_L() for shard in self.weights.shards], sparsity)
+        return self.weights.set_local(keep, moments=MOMENTS if last or self.spec.reset_moments else (), hold=last)
 
     def evaluating(self) -> AbstractContextManager[None]:
         return self.weights.masked()

@@ -7,13 +7,14 @@ U units of the longest transcript, V vocabulary, H hidden size.
 The blank is the model's padding token.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from prunus.jobs.objectives.base import Batch, Objective, Weights
+from prunus.jobs.objectives.base import Batch, Objective, Result, Weights
 from prunus.jobs.objectives.projection_loss import IGNORED
 
 
@@ -42,8 +43,7 @@ class CTCObjective(Objective):
         # transformers draws these masks from NumPy's global state: another draw on another number of ranks.
         student.base_model._mask_hidden_states = self._mask
 
-    def forward(self, batch: Batch, task_scale: float, teacher_scale: float) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        del teacher_scale
+    def forward(self, batch: Batch, scales: Sequence[float]) -> Result:
         device = batch["labels"].device.type
         self._time_mask_BT, self._channel_mask_BH = batch.get("time_mask"), batch.get("channel_mask")
         with torch.autocast(device, dtype=torch.bfloat16, enabled=self._autocast):
@@ -52,8 +52,7 @@ class CTCObjective(Objective):
         blank = self.student.config.pad_token_id
         nll = ctc_loss(logits_BTV, frames_B, batch["labels"], blank, batch.get("weight"))
         best_BT = None if self.training else logits_BTV.detach().argmax(2)
-        sums = torch.stack([nll.detach(), torch.zeros_like(nll.detach())])
-        return self.weights.task * task_scale * nll, sums, (best_BT, frames_B)
+        return self.weights.task * scales[0] * nll, nll.detach().view(1), (best_BT, frames_B)
 
     def _logits(self, batch: Batch) -> torch.Tensor:
         student = self.student
@@ -79,10 +78,10 @@ class CTCObjective(Objective):
         return hidden_BTH
 
     def counts(self, batch: Batch) -> torch.Tensor:
-        """Units, or clips, that count for the loss, and 0 for the absent teacher; float64 (2,)."""
+        """Units, or clips, that count for the loss; float64 (1,)."""
         weight_B = _weight(batch["labels"], batch.get("weight"))
         units_B = (batch["labels"] != IGNORED).sum(1) if self._average == "units" else torch.ones_like(weight_B)
-        return torch.stack([(weight_B * units_B).sum(), weight_B.new_zeros(())]).double()
+        return (weight_B * units_B).sum().double().view(1)
 
 
 def ctc_loss(

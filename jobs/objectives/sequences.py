@@ -1,21 +1,23 @@
 """Classification: rows are sequences."""
 
-from typing import Any
-
 import torch
 
-from prunus.jobs.objectives.base import Batch, Objective
+from prunus.jobs.objectives.base import Batch, Computed, Objective
 from prunus.jobs.objectives.projection_loss import Mix, whole_loss
 
 
 class SequenceObjective(Objective):
     """Classification: rows are sequences; evaluation gets the logits."""
 
-    def compute(self, inputs: Batch, labels: torch.Tensor, mix: Mix) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        logits_BC = self.student(**inputs).logits
-        teacher_logits_BC = None
-        if self.teacher is not None and mix.teacher_scale > 0.0:
+    def compute(self, inputs: Batch, labels: torch.Tensor, mix: Mix) -> Computed:
+        said = self.student(**inputs, output_hidden_states=self._matches)
+        taught = None
+        if self.teacher is not None and (mix.teacher_scale > 0.0 or self._matches):
             with torch.no_grad():
-                teacher_logits_BC = self.teacher(**inputs).logits
-        loss, sums = whole_loss(logits_BC, labels, mix, teacher_logits_BC)
-        return loss, sums, logits_BC.detach()
+                taught = self.teacher(**inputs, output_hidden_states=self._matches)
+        teacher_logits_BC = taught.logits if taught is not None and mix.teacher_scale > 0.0 else None
+        loss, sums = whole_loss(said.logits, labels, mix, teacher_logits_BC)
+        matched = None
+        if self.hidden is not None and taught is not None and self._matches:
+            matched = self.hidden(said.hidden_states, taught.hidden_states, inputs["attention_mask"])
+        return Computed(loss, sums if self.teacher is not None else sums[:1], said.logits.detach(), matched)

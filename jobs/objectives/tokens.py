@@ -1,13 +1,12 @@
 """Masked language modelling: rows are tokens, classes the vocabulary."""
 
-from typing import Any
-
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from prunus.jobs.errors import ModelError
-from prunus.jobs.objectives.base import Batch, Objective, Weights
+from prunus.jobs.objectives.base import Batch, Computed, Objective, Weights
+from prunus.jobs.objectives.distillation import HiddenMatch, States
 from prunus.jobs.objectives.projection_loss import IGNORED, Mix, Projection, projection_loss
 
 
@@ -24,14 +23,15 @@ class _Open:
         self._forward = self.layer.forward
         self.layer.forward = lambda hidden: hidden  # type: ignore[method-assign, assignment]
 
-    def hidden(self, inputs: Batch) -> torch.Tensor:
-        """Input of the last layer, shape (B, L, H)."""
-        hidden: torch.Tensor = self.model(**inputs).logits
+    def run(self, inputs: Batch, *, all_states: bool) -> tuple[torch.Tensor, States]:
+        """Input of the last layer (B, L, H); and, if asked for, what each encoder layer says."""
+        found = self.model(**inputs, output_hidden_states=all_states)
+        hidden: torch.Tensor = found.logits
         if hidden.shape[-1] != self.layer.in_features:
             raise ModelError(
                 f"{type(self.model).__name__} does something after its output layer; masked_lm cannot use it"
             )
-        return hidden
+        return hidden, found.hidden_states if all_states else ()
 
     @property
     def projection(self) -> Projection:
@@ -46,27 +46,36 @@ class TokenObjective(Objective):
     """Masked language modelling: rows are tokens, classes the vocabulary."""
 
     def __init__(
-        self, student: PreTrainedModel, teacher: PreTrainedModel | None, weights: Weights, autocast: bool
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        weights: Weights,
+        autocast: bool,
+        hidden: HiddenMatch | None = None,
     ) -> None:
-        super().__init__(student, teacher, weights, autocast)
+        super().__init__(student, teacher, weights, autocast, hidden)
         self._student_open = _Open(student)
         self._teacher_open = _Open(teacher) if teacher is not None else None
 
     def distilled_rows(self, batch: Batch) -> torch.Tensor:
         return batch["labels"] != IGNORED if self.weights.predicted_only else batch["attention_mask"].bool()
 
-    def compute(self, inputs: Batch, labels: torch.Tensor, mix: Mix) -> tuple[torch.Tensor, torch.Tensor, Any]:
+    def compute(self, inputs: Batch, labels: torch.Tensor, mix: Mix) -> Computed:
         distils = self._teacher_open is not None and mix.teacher_scale > 0.0
         predicted_S = (labels != IGNORED).view(-1)
         distilled_S = self.distilled_rows({**inputs, "labels": labels}).view(-1) if distils else None
         used_S = predicted_S if distilled_S is None else predicted_S | distilled_S
         rows = used_S.nonzero().view(-1)
-        hidden_SH = self._low(self._student_open.hidden(inputs).flatten(0, 1)[rows])
+        hidden_BLH, states = self._student_open.run(inputs, all_states=self._matches)
+        hidden_SH = self._low(hidden_BLH.flatten(0, 1)[rows])
         teacher_hidden_SK, teacher = None, None
-        if distils and self._teacher_open is not None:
+        teacher_states: States = ()
+        if (distils or self._matches) and self._teacher_open is not None:
             with torch.no_grad():
-                teacher_hidden_SK = self._low(self._teacher_open.hidden(inputs).flatten(0, 1)[rows])
-                teacher = self._teacher_open.projection
+                said_BLK, teacher_states = self._teacher_open.run(inputs, all_states=self._matches)
+        if distils and self._teacher_open is not None:
+            teacher_hidden_SK = self._low(said_BLK.flatten(0, 1)[rows])
+            teacher = self._teacher_open.projection
         with torch.autocast(labels.device.type, enabled=False):
             loss, sums = projection_loss(
                 hidden_SH,
@@ -77,7 +86,10 @@ class TokenObjective(Objective):
                 teacher,
                 None if distilled_S is None else distilled_S[rows],
             )
-        return loss, sums, None
+        matched = None
+        if self.hidden is not None and self._matches:
+            matched = self.hidden(states, teacher_states, inputs["attention_mask"])
+        return Computed(loss, sums if self.teacher is not None else sums[:1], None, matched)
 
     def _low(self, hidden_SH: torch.Tensor) -> torch.Tensor:
         """In bf16 under autocast, whose LayerNorm gives fp32 on GPUs: the projection is the largest product of all."""

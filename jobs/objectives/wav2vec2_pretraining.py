@@ -27,14 +27,14 @@ Letters: B clips, T frames, S masked frames of all clips, K negatives, H hidden 
 codes, D size of a code of a group, P size of a projection.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from prunus.configs.tasks.wav2vec2_pretraining import Wav2Vec2Pretraining
-from prunus.jobs.objectives.base import Batch, Objective, Weights
+from prunus.jobs.objectives.base import Batch, Objective, Result, Weights
 
 
 class PretrainingObjective(Objective):
@@ -54,8 +54,7 @@ class PretrainingObjective(Objective):
         gumbel = self._spec.gumbel
         return max(gumbel.min, gumbel.max * gumbel.decay**self.step)
 
-    def forward(self, batch: Batch, task_scale: float, teacher_scale: float) -> tuple[torch.Tensor, torch.Tensor, Any]:
-        del teacher_scale
+    def forward(self, batch: Batch, scales: Sequence[float]) -> Result:
         student, masked_BT = self.student, masked_frames(batch)
         with torch.autocast(masked_BT.device.type, dtype=torch.bfloat16, enabled=self._autocast):
             found = student.base_model(
@@ -74,8 +73,8 @@ class PretrainingObjective(Objective):
         )  # fmt: skip
         contrastive = F.cross_entropy(logits_SN, logits_SN.new_zeros(len(logits_SN), dtype=torch.long), reduction="sum")
         loss = contrastive + self._spec.diversity_weight * diversity_loss(chosen_SGV)
-        sums = torch.stack([loss.detach(), torch.zeros_like(loss.detach())])
-        scaled = self.weights.task * task_scale * loss
+        sums = loss.detach().view(1)
+        scaled = self.weights.task * scales[0] * loss
         if self.training:
             return scaled, sums, None
         wins = (logits_SN[:, 0] > logits_SN[:, 1:].amax(1)).sum()
@@ -110,9 +109,8 @@ class PretrainingObjective(Objective):
         return number_S
 
     def counts(self, batch: Batch) -> torch.Tensor:
-        """Masked frames, and 0 for the absent teacher; float64 (2,)."""
-        frames = masked_frames(batch).sum()
-        return torch.stack([frames, torch.zeros_like(frames)]).double()
+        """Masked frames; float64 (1,)."""
+        return masked_frames(batch).sum().double().view(1)
 
     def close(self) -> None:
         del self.student.quantizer.forward

@@ -11,8 +11,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-History = list[tuple[int, float, float, dict[str, float]]]
-"""(step, target sparsity, sparsity reached, IOU of kept positions with the mask before by weight) per mask update."""
+History = list[tuple[int, float | None, float, dict[str, float]]]
+"""Per mask update: (step, target sparsity if there is one, sparsity reached, IOU of kept positions with the mask before
+by weight)."""
 
 
 def sparsity_per_layer(sparsity: dict[str, float], path: Path) -> None:

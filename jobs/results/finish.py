@@ -54,14 +54,15 @@ def finish_job(
     if run.ranks.is_main:
         shutil.rmtree(root, ignore_errors=True)  # of an attempt that died here, or of an earlier run by hand
     lineage = run.lineage
-    masks = run.method.masks()
+    finished = run.method.finish()
+    masks = finished.masks
     card = model_card(launch, lineage, metrics, spec.model.source)
     measured = write_model(run.engine, run.data.processor, masks, root / "model", card)
     if run.tracker is None:
         run.ranks.barrier()
         return None
     metrics = {**metrics, **measured}
-    facts = Facts(spec.method.name, run.num_steps, run.method.pattern, run.method.start.base_sha256, lineage)
+    facts = Facts(spec.method.name, run.num_steps, finished.pattern, run.method.start.base_sha256, lineage)
     write_mask(masks, root, facts)
     _pack(root)
     _draw(run, root / "figures")
@@ -94,6 +95,7 @@ def _draw(run: Training, directory: Path) -> None:
         return
     figures.sparsity_per_layer(run.weights.sparsity_by_weight(), directory / "sparsity_per_layer.png")
     if run.history:
-        target = [(step, run.method.target_sparsity(step)) for step in range(run.num_steps + 1)]
+        aims = [(step, run.method.target_sparsity(step)) for step in range(run.num_steps + 1)]
+        target = [(step, sparsity) for step, sparsity in aims if sparsity is not None]
         figures.sparsity_schedule(run.history, target, directory / "sparsity_schedule.png")
         figures.iou_over_updates(run.history, directory / "mask_iou.png")

@@ -16,10 +16,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
+from typing import Any
 
 import torch
 
-from prunus.jobs.engine.shards import Shard, refresh_copies
+from prunus.jobs.engine.gradients import edit_gradient
+from prunus.jobs.engine.shards import MOMENTS, Shard, refresh_copies
 from prunus.jobs.errors import JobError
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.sparsity import masks as masks_module
@@ -38,6 +40,7 @@ class MaskedWeights:
         shards: This rank's runs, every prunable weight once, in the model's order.
         engine_optimizer: DeepSpeed's optimizer, or anything under plain DDP.
         ranks: The gang.
+        tapped: The gradients of removed weights are read before they go: no hook masks them, ``mask_gradients`` does.
 
     Attributes:
         held: Whether gradients are masked, so that what is zero stays zero.
@@ -45,12 +48,16 @@ class MaskedWeights:
         changes: Of each weight, how its mask agrees with the one before the last change.
     """
 
-    def __init__(self, shards: Sequence[Shard], engine_optimizer: object, ranks: Ranks) -> None:
+    def __init__(
+        self, shards: Sequence[Shard], engine_optimizer: object, ranks: Ranks, *, tapped: bool = False
+    ) -> None:
         self.shards = list(shards)
         self.ranks = ranks
         self._engine_optimizer = engine_optimizer
         self.held = True
-        self._hooked = False
+        self._hooked = tapped
+        self._dead: tuple[str, ...] = MOMENTS
+        """Which of Adam's moments are zero outside the mask."""
         self._grad_masks: Masks = {}
         self.masks: Masks = {s.name: torch.ones(s.shape, dtype=torch.bool, device=ranks.device) for s in self.shards}
         whole = [(s.name, s.global_numel) for s in self.shards]
@@ -75,7 +82,7 @@ class MaskedWeights:
         self,
         keep: Iterable[torch.Tensor],
         *,
-        moments: bool = True,
+        moments: tuple[str, ...] = MOMENTS,
         hold: bool = True,
         hidden: Sequence[torch.Tensor] | None = None,
     ) -> Overlap:
@@ -91,24 +98,31 @@ class MaskedWeights:
         whole = (self._whole(s, keep_L) for s, keep_L in zip(self.shards, keep, strict=True))
         return self._put_on(whole, moments, hold, hidden)
 
-    def set_masks(self, masks: Masks, *, moments: bool = True, hold: bool = True) -> Overlap:
+    def set_masks(self, masks: Masks, *, moments: tuple[str, ...] = MOMENTS, hold: bool = True) -> Overlap:
         """Put new masks into force everywhere (collective): master, copy, moments, gradient hook; then check.
 
         Args:
-            moments: Zero Adam's moments of removed weights; False leaves them as they are.
-            hold: Mask gradients from now on, which needs dead moments; False lets every weight move again.
+            moments: Which of Adam's moments are zeroed for removed weights. Without a gradient a zero first moment
+                alone keeps a weight at zero; the second is then the scale that a weight which returns finds.
+            hold: Mask gradients from now on, which needs a dead first moment; False lets every weight move again.
         """
         overlap.refuse_others(self.masks, masks)
         return self._put_on(((masks[shard.name], None) for shard in self.shards), moments, hold)
 
-    def restore(self, masks: Masks, held: bool) -> None:
+    @property
+    def state(self) -> dict[str, Any]:
+        """How masks are in force, for a checkpoint beside the masks themselves; plain values."""
+        return {"held": self.held, "dead": list(self._dead)}
+
+    def restore(self, masks: Masks, state: dict[str, Any]) -> None:
         """Take up masks of a checkpoint (collective); weights and moments are restored already.
 
         Args:
-            held: As it was when the checkpoint was written. If not, removed weights may be alive and are left so.
+            state: As it was when the checkpoint was written. If masks were not held, removed weights may be alive and
+                are left so.
         """
-        if held:
-            self.set_masks(masks)
+        if state["held"]:
+            self.set_masks(masks, moments=tuple(state["dead"]))
             return
         overlap.refuse_others(self.masks, masks)
         for name, mask in masks.items():
@@ -117,10 +131,16 @@ class MaskedWeights:
         self.check()
 
     def _put_on(
-        self, new: Iterable[_New], moments: bool, hold: bool, hidden: Sequence[torch.Tensor] | None = None
+        self,
+        new: Iterable[_New],
+        moments: tuple[str, ...],
+        hold: bool,
+        hidden: Sequence[torch.Tensor] | None = None,
     ) -> Overlap:
         """Weight by weight, so that of one only there are an old and a new mask."""
-        assert moments or not hold, "a weight with living moments moves without gradients: it cannot be held"
+        assert "exp_avg" in moments or not hold, (
+            "a weight with living moments moves without gradients: it cannot be held"
+        )
         digest = sha256()
         beside = [None] * len(self.shards) if hidden is None else hidden
         for shard, (mask, packed), hidden_L in zip(self.shards, new, beside, strict=True):
@@ -135,6 +155,7 @@ class MaskedWeights:
                 if [p.data_ptr() for p in places] != [p.data_ptr() for p in again]:
                     raise JobError(f"of {shard.name} a copy of the master or of a moment was masked, not itself")
         refresh_copies(self._engine_optimizer, self.shards)
+        self._dead = moments
         self._hook_gradients(hold)
         self._check_copies()
         self._check_ranks(digest.hexdigest())
@@ -174,7 +195,7 @@ class MaskedWeights:
         """
         if self.held:
             for shard in self.shards:
-                for i, values_L in enumerate(_places(shard) if shard.numel else ()):
+                for i, values_L in enumerate(_places(shard, self._dead) if shard.numel else ()):
                     self._check_outside(shard, values_L, f"moment {i - 1}" if i else "fp32 master")
             self._check_copies()
         self._check_ranks(masks_module.digest(self.masks) if self.ranks.world_size > 1 else "")
@@ -212,6 +233,12 @@ class MaskedWeights:
         self.ranks.sum(packed)
         return masks_module.unpack(packed, shard.shape), packed
 
+    def mask_gradients(self) -> None:
+        """Zero the step's gradients of removed weights, if masks are held; for ``tapped`` weights alone."""
+        for shard in self.shards:
+            if shard.name in self._grad_masks and shard.numel:
+                edit_gradient(shard, partial(masks_module.hold, keep_L=self.local_mask_L(shard)))
+
     def _hook_gradients(self, hold: bool) -> None:
         self.held = hold
         removed = [name for name, change in self.changes.items() if hold and change.kept_second < change.positions]
@@ -239,6 +266,6 @@ class MaskedWeights:
         return grad if mask is None else masks_module.held(grad, mask)
 
 
-def _places(shard: Shard, moments: bool = True) -> list[torch.Tensor]:
-    """The owned run of the master and, if asked for, of the moments: the memory itself."""
-    return [shard.master_L(), *(shard.moments_L() if moments else ())]
+def _places(shard: Shard, moments: tuple[str, ...]) -> list[torch.Tensor]:
+    """The owned run of the master and of these moments: the memory itself."""
+    return [shard.master_L(), *shard.moments_L(moments)]

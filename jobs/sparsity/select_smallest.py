@@ -1,19 +1,19 @@
 """Exact selection of the k smallest scores over shards: the same answer for every number of ranks.
 
 No rank gathers weights. The bit pattern of a non-negative fp32 number, read as an integer, orders like the number
-itself. A sample of at most 2^16 elements gives two of these integers that almost surely have the k-th smallest between
-them. One pass over the weights then decides all others: those below go, those above stay, and those between, about one
-in 100 of a large model, are taken out with their places. Among those few the k-th is found by a partition where one
-process has them all, else by two histograms (2^16 buckets of the upper half of the bits, then of the lower half inside
-one bucket), added over the ranks. If the sample misled, the pass is repeated with wider bounds, which are certain in
-the end, so the answer never depends on it. Communication is below 2 MB per tensor or pool, whatever the model's size;
-memory is the masks and about a thirtieth of the weights. Of the values equal to the k-th smallest, as many as are still
-needed are removed in the order of their global position (weight, then element), so that exactly k go.
+itself; for signed scores the integer is negated where the number is negative. A sample of at most 2^16 elements gives
+two of these integers that almost surely have the k-th smallest between them. One pass over the weights then decides
+all others: those below go, those above stay, and those between, about one in 100 of a large model, are taken out with
+their places. Among those few the k-th is found by a partition where one process has them all, else by two histograms
+(2^16 buckets of the upper half of the bits, then of the lower half inside one bucket), added over the ranks. If the
+sample misled, the pass is repeated with wider bounds, which are certain in the end, so the answer never depends on
+it. Communication is below 2 MB per tensor or pool, whatever the model's size; memory is the masks and about a
+thirtieth of the weights. Of the values equal to the k-th smallest, as many as are still needed are removed in the
+order of their global position (weight, then element), so that exactly k go.
 Letters: L elements of a local run, P of a piece, I between the bounds, B buckets.
 """
 
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,10 +27,13 @@ from prunus.jobs.ranks import Ranks
 
 _HALF = 16
 _BUCKETS = 1 << _HALF
-_UPPER = 1 if sys.byteorder == "little" else 0
 _MAGNITUDE = 0x7FFFFFFF
 """All bits of an fp32 number but its sign."""
 _INFINITE = 0x7F800000
+_LOWEST = -_INFINITE
+"""Below the key of every finite number."""
+_SHIFT = 1 << 31
+"""Makes signed keys non-negative."""
 _MAX_SAMPLE = 1 << 16
 _LINE = 16
 """Elements that lie together in the sample: 64 bytes."""
@@ -52,6 +55,7 @@ class Scores:
         values_L: fp32, 1-D; the score is the absolute value, a smaller one is removed first.
         replicated: All ranks hold the same whole weight; then nothing is added over ranks.
         hidden_L: Values that compete where ``values_L`` is 0, and are 0 elsewhere; None if there are none.
+        signed: The score is the value itself; the most negative one is removed first. Not with ``hidden_L``.
     """
 
     name: str
@@ -60,6 +64,7 @@ class Scores:
     values_L: torch.Tensor
     replicated: bool
     hidden_L: torch.Tensor | None = None
+    signed: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,10 @@ class _Cut:
     """What one pass over a run finds out.
 
     Attributes:
-        keep_L: Whether the magnitude is not below the upper bound; for what lies between the bounds decided later.
-        up_to_low: How many magnitudes are not above the lower bound.
+        keep_L: Whether the key is not below the upper bound; for what lies between the bounds decided later.
+        up_to_low: How many keys are not above the lower bound.
         places_I: Where those between the bounds are (both exclusive), in order.
-        inside_I: Their magnitudes.
+        inside_I: Their keys.
     """
 
     keep_L: torch.Tensor
@@ -145,7 +150,7 @@ def _settle(
 
 
 def _sample(scores: Sequence[Scores], ranks: Ranks) -> tuple[npt.NDArray[np.int32], int]:
-    """Some magnitudes of the pool, sorted; none of a pool so small that all can be between the bounds (collective).
+    """Some keys of the pool, sorted; none of a pool so small that all can be between the bounds (collective).
 
     They are taken line by line of memory at even distances, ten times as fast as one by one at random. Neighbours that
     are alike, or weights that repeat at this distance, may mislead, which costs a pass.
@@ -163,7 +168,7 @@ def _sample(scores: Sequence[Scores], ranks: Ranks) -> tuple[npt.NDArray[np.int3
     for score in scores:
         begin, passed = -passed % distance, passed + score.values_L.numel() // _LINE
         hidden = None if score.hidden_L is None else _lines(score.hidden_L, begin, distance)
-        drawn.append(_magnitudes(_lines(score.values_L, begin, distance), hidden).cpu().numpy())
+        drawn.append(_keys(_lines(score.values_L, begin, distance), hidden, score.signed).cpu().numpy())
     return np.sort(np.concatenate(ranks.gather(np.concatenate(drawn)))), total
 
 
@@ -176,7 +181,7 @@ def _bounds(sample: npt.NDArray[np.int32], share: float, deviations: float) -> t
     """Two integers that almost surely have the quantile ``share`` between them; certain at last, as deviations grow."""
     margin = deviations * math.sqrt(sample.size * share * (1 - share)) + 2
     first, last = math.floor(sample.size * share - margin), math.ceil(sample.size * share + margin)
-    low = int(sample[first]) if first >= 0 else -1
+    low = int(sample[first]) if first >= 0 else _LOWEST
     high = int(sample[last]) if last < sample.size else _INFINITE
     return low, max(high, low + 1)
 
@@ -190,16 +195,16 @@ def _cut_all(scores: Sequence[Scores], low: int, high: int) -> tuple[list[_Cut],
 def _cut(score: Scores, low: int, high: int) -> tuple[_Cut, int]:
     numel = score.values_L.numel()
     if score.values_L.device.type != "cpu":
-        magnitudes_L = _magnitudes(score.values_L, score.hidden_L)
-        keep_L, below_L = magnitudes_L >= high, magnitudes_L <= low
+        keys_L = _keys_of(score)
+        keep_L, below_L = keys_L >= high, keys_L <= low
         places_I = keep_L.logical_or(below_L).logical_not_().nonzero().view(-1)
-        largest = int(magnitudes_L.max()) if numel else 0
-        return _Cut(keep_L, int(torch.count_nonzero(below_L)), places_I, magnitudes_L[places_I]), largest
+        largest = int(keys_L.abs().max()) if numel else 0
+        return _Cut(keep_L, int(torch.count_nonzero(below_L)), places_I, keys_L[places_I]), largest
     # NumPy, three times as fast here as torch: its comparisons and counts of bools are vectorised.
     whole_L, below_P = np.empty(numel, bool), np.empty(min(numel, _PIECE), bool)
     up_to_low, largest, places, inside = 0, 0, [], []
     for begin, piece_P in _pieces(score):
-        largest = max(largest, int(piece_P.max()))
+        largest = max(largest, int(piece_P.max()), -int(piece_P.min()) if score.signed else 0)
         keep_P = np.greater_equal(piece_P, high, out=whole_L[begin : begin + piece_P.size])
         out_P = np.less_equal(piece_P, low, out=below_P[: piece_P.size])
         up_to_low += int(np.count_nonzero(out_P))
@@ -224,19 +229,19 @@ def _write(keep_L: torch.Tensor, places_I: torch.Tensor, keep_I: torch.Tensor) -
 
 
 def _num_equal(score: Scores, value: int) -> int:
-    """How many magnitudes equal a value."""
+    """How many keys equal a value."""
     if score.values_L.device.type != "cpu":
-        return int(torch.count_nonzero(_magnitudes(score.values_L, score.hidden_L) == value))
+        return int(torch.count_nonzero(_keys_of(score) == value))
     return sum(int(np.count_nonzero(piece_P == value)) for _, piece_P in _pieces(score))
 
 
 def _keep_equal(keep_L: torch.Tensor, score: Scores, value: int, skip: int) -> None:
-    """Keep the elements whose magnitude equals a value, but for the first ``skip`` of them; in place.
+    """Keep the elements whose key equals a value, but for the first ``skip`` of them; in place.
 
     Piece by piece, for a pool may be full of equals: the zeros of a sparse model, whose places take 8 bytes each.
     """
     if score.values_L.device.type != "cpu":
-        places = (_magnitudes(score.values_L, score.hidden_L) == value).nonzero().view(-1)
+        places = (_keys_of(score) == value).nonzero().view(-1)
         keep_L[places[:skip]], keep_L[places[skip:]] = False, True
         return
     whole_L = keep_L.numpy()
@@ -246,8 +251,15 @@ def _keep_equal(keep_L: torch.Tensor, score: Scores, value: int, skip: int) -> N
         skip = max(0, skip - place_P.size)
 
 
-def _magnitudes(values_L: torch.Tensor, hidden_L: torch.Tensor | None) -> torch.Tensor:
-    return (_bits(values_L) if hidden_L is None else _bits(values_L) | _bits(hidden_L)) & _MAGNITUDE
+def _keys_of(score: Scores) -> torch.Tensor:
+    return _keys(score.values_L, score.hidden_L, score.signed)
+
+
+def _keys(values_L: torch.Tensor, hidden_L: torch.Tensor | None, signed: bool) -> torch.Tensor:
+    """Integers in the order of the magnitudes, or of the values themselves (-0 is 0)."""
+    bits_L = _bits(values_L) if hidden_L is None else _bits(values_L) | _bits(hidden_L)
+    magnitudes_L = bits_L & _MAGNITUDE
+    return torch.where(bits_L < 0, -magnitudes_L, magnitudes_L) if signed else magnitudes_L
 
 
 def _bits(values_L: torch.Tensor) -> torch.Tensor:
@@ -255,7 +267,7 @@ def _bits(values_L: torch.Tensor) -> torch.Tensor:
 
 
 def _pieces(score: Scores) -> Iterator[tuple[int, npt.NDArray[np.int32]]]:
-    """Magnitudes piece by piece, each in the same buffer, with the place of its first."""
+    """Keys piece by piece, each in the same buffer, with the place of its first."""
     whole_L = _bits(score.values_L).numpy()
     hidden_L = None if score.hidden_L is None else _bits(score.hidden_L).numpy()
     buffer_P = np.empty(min(_PIECE, whole_L.size), np.int32)
@@ -263,7 +275,10 @@ def _pieces(score: Scores) -> Iterator[tuple[int, npt.NDArray[np.int32]]]:
         part_P = whole_L[begin : begin + _PIECE]
         if hidden_L is not None:  # of a value and a zero "or" is the value, but for the sign
             part_P = np.bitwise_or(part_P, hidden_L[begin : begin + _PIECE], out=buffer_P[: part_P.size])
-        yield begin, np.bitwise_and(part_P, _MAGNITUDE, out=buffer_P[: part_P.size])
+        piece_P = np.bitwise_and(part_P, _MAGNITUDE, out=buffer_P[: part_P.size])
+        if score.signed:
+            np.negative(piece_P, out=piece_P, where=part_P < 0)
+        yield begin, piece_P
 
 
 def _total(counts: list[int], ranks: Ranks) -> list[int]:
@@ -290,14 +305,12 @@ def _find_by_histograms(found: Sequence[torch.Tensor], wanted: int, ranks: Ranks
     upper, below, _ = _find_bucket(_histogram(upper_halves, device, ranks), wanted)
     lower_halves = [f[half == upper] & (_BUCKETS - 1) for f, half in zip(found, upper_halves, strict=True)]
     lower, below_inside, num_equal = _find_bucket(_histogram(lower_halves, device, ranks), wanted - below)
-    return (upper << _HALF) | lower, below + below_inside + num_equal
+    return (upper << _HALF | lower) - _SHIFT, below + below_inside + num_equal
 
 
-def _upper_half(bits_L: torch.Tensor) -> torch.Tensor:
-    """The upper 16 bits as int16, never negative here; a quarter of the memory traffic of a shift in int64."""
-    if bits_L.numel() <= 1:  # whose stride may be any, which a view of another width refuses
-        return (bits_L >> _HALF).to(torch.int16)
-    return bits_L.view(torch.int16)[_UPPER::2].contiguous()
+def _upper_half(keys_L: torch.Tensor) -> torch.Tensor:
+    """The upper 16 bits, made non-negative; few keys come here."""
+    return ((keys_L.to(torch.int64) + _SHIFT) >> _HALF).to(torch.int32)
 
 
 def _histogram(values: Sequence[torch.Tensor], device: torch.device, ranks: Ranks) -> torch.Tensor:
@@ -341,12 +354,12 @@ def refuse_not_finite(scores: Sequence[Scores], ranks: Ranks) -> None:
 
 
 def _largest(score: Scores) -> int:
-    """The largest magnitude of a run."""
+    """The largest magnitude of a run, as a key."""
     if not score.values_L.numel():
         return 0
     if score.values_L.device.type != "cpu":
-        return int(_magnitudes(score.values_L, score.hidden_L).max())
-    return max(int(piece_P.max()) for _, piece_P in _pieces(score))
+        return int(_keys_of(score).abs().max())
+    return max(max(int(piece_P.max()), -int(piece_P.min())) for _, piece_P in _pieces(score))
 
 
 def _refuse(scores: Sequence[Scores], largest: Sequence[int], ranks: Ranks) -> None:

@@ -11,11 +11,12 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 
 from prunus.configs.values.patterns import NOfM, count_to_remove, parse_pattern
+from prunus.configs.values.selection import Selection
 from prunus.jobs.engine.shards import Shard
 from prunus.jobs.errors import PruningError
 from prunus.jobs.ranks import Ranks
@@ -26,26 +27,12 @@ from prunus.jobs.sparsity.tiles import Tiling, group_scores, run_of, tilings
 T = TypeVar("T")
 
 
-class Rule(Protocol):
-    """The fields of a method's spec that say what goes together and who competes."""
-
-    @property
-    def pattern(self) -> str: ...
-    @property
-    def norm(self) -> str: ...
-    @property
-    def scope(self) -> str: ...
-    @property
-    def group_by(self) -> str | None: ...
-    @property
-    def final_sparsity(self) -> float: ...
-
-
 class Selector:
     """Chooses masks by a method's pattern and scope.
 
     Args:
-        rule: The method's spec.
+        selection: What goes together and who competes.
+        final_sparsity: Where the method ends: what N:M needs to know on its way, and what must not be nothing.
         shards: This rank's runs, every prunable weight once, in the model's order.
         num_heads: Attention heads of the model; None if it has none.
 
@@ -53,59 +40,74 @@ class Selector:
         PruningError: Pattern or scope do not fit the weights, or the target removes nothing.
     """
 
-    def __init__(self, rule: Rule, shards: Sequence[Shard], ranks: Ranks, num_heads: int | None = None) -> None:
-        self._rule = rule
+    def __init__(
+        self,
+        selection: Selection,
+        final_sparsity: float,
+        shards: Sequence[Shard],
+        ranks: Ranks,
+        num_heads: int | None = None,
+    ) -> None:
+        self._selection = selection
+        self._final_sparsity = final_sparsity
         self._shards = list(shards)
         self._ranks = ranks
         self._n_of_m: NOfM | None = None
         self._tiles: list[list[Tiling]] = []
         self._pools: list[list[Shard]] = []
-        pattern = parse_pattern(rule.pattern)
+        pattern = parse_pattern(selection.pattern)
         if pattern is None:
-            self._pools = _pools(self._shards, rule, lambda shard: shard.name)
+            self._pools = _pools(self._shards, selection, lambda shard: shard.name)
         elif isinstance(pattern, NOfM):
             n_of_m.refuse_shapes(self._shards, pattern.of)
             self._n_of_m = pattern
         else:
             cut = tilings(pattern, self._shards, num_heads)
-            self._tiles = _pools(cut, rule, lambda tiling: self._shards[tiling.members[0].index].name)
+            self._tiles = _pools(cut, selection, lambda tiling: self._shards[tiling.members[0].index].name)
             for pool in self._tiles:
                 self._refuse_nothing(pool)
 
     def select(
-        self, values: Sequence[torch.Tensor], sparsity: float, hidden: Sequence[torch.Tensor] | None = None
+        self,
+        values: Sequence[torch.Tensor],
+        sparsity: float,
+        hidden: Sequence[torch.Tensor] | None = None,
+        *,
+        signed: bool = False,
     ) -> Iterator[torch.Tensor]:
         """Choose which weights stay (collective): one bool tensor per run (True keeps), in the shards' order.
 
         What is given last may be changed when the next is asked for, and not before: a pool is chosen at its first run.
 
         Args:
-            values: fp32 of each shard's run, in the shards' order; the score is the absolute value.
+            values: fp32 of each shard's run, in the shards' order; the score is the absolute value, or the value.
             sparsity: Share to remove of each pool, in [0, 1): of weights, or of groups.
             hidden: Values that compete where ``values`` are 0, and are 0 elsewhere.
+            signed: Values are scores as they are, negative ones are the smallest; of single weights only.
 
         Raises:
             PruningError: A score is NaN or infinite.
         """
         runs = [None] * len(self._shards) if hidden is None else hidden
         scores = [
-            Scores(s.name, s.index, s.start, run_L, s.replicated, hidden_L)
+            Scores(s.name, s.index, s.start, run_L, s.replicated, hidden_L, signed)
             for s, run_L, hidden_L in zip(self._shards, values, runs, strict=True)
         ]
         if self._pools:
             yield from self._select_weights(scores, sparsity)
             return
+        assert not signed, "groups are scored by magnitude"
         refuse_not_finite(scores, self._ranks)
         if hidden is not None:
             values = [run_L + hidden_L for run_L, hidden_L in zip(values, hidden, strict=True)]
         if self._n_of_m is None:
             yield from self._select_tiles(values, sparsity)
             return
-        num_remove = self._n_of_m.num_removed(sparsity, self._rule.final_sparsity)
+        num_remove = self._n_of_m.num_removed(sparsity, self._final_sparsity)
         yield from n_of_m.keep_in_groups(self._shards, values, num_remove, self._n_of_m.of, self._ranks)
 
     def _select_weights(self, scores: list[Scores], sparsity: float) -> Iterator[torch.Tensor]:
-        if self._rule.scope == "erk":
+        if self._selection.scope == "erk":
             counts = erk_counts([s.shape for s in self._shards], sparsity)
         else:
             counts = [count_to_remove(sparsity, sum(s.global_numel for s in pool)) for pool in self._pools]
@@ -128,7 +130,7 @@ class Selector:
             scores = [
                 Scores(tiling.name, i, 0, values_G, replicated=True)
                 for i, (tiling, values_G) in enumerate(
-                    zip(pool, group_scores(pool, self._shards, values, self._ranks, self._rule.norm), strict=True)
+                    zip(pool, group_scores(pool, self._shards, values, self._ranks, self._selection.norm), strict=True)
                 )
             ]
             count = count_to_remove(sparsity, sum(tiling.num_groups for tiling in pool))
@@ -139,10 +141,10 @@ class Selector:
 
     def _refuse_nothing(self, pool: list[Tiling]) -> None:
         total = sum(tiling.num_groups for tiling in pool)
-        target = self._rule.final_sparsity
+        target = self._final_sparsity
         if target and count_to_remove(target, total) == 0:
             remedies = [f"raise it to {math.ceil(1e4 / total) / 1e4:.4f} or more"] if total > 1 else []
-            remedies += ["use scope: global"] if self._rule.scope != "global" else []
+            remedies += ["use scope: global"] if self._selection.scope != "global" else []
             raise PruningError(
                 f"final_sparsity {target} of the {total} groups of {pool[0].name} removes none of them; "
                 + (", or ".join(remedies) or "use another pattern")
@@ -180,19 +182,19 @@ def erk_counts(shapes: Sequence[tuple[int, ...]], sparsity: float) -> list[int]:
     return counts
 
 
-def _pools(items: Sequence[T], rule: Rule, name_of: Callable[[T], str]) -> list[list[T]]:
+def _pools(items: Sequence[T], selection: Selection, name_of: Callable[[T], str]) -> list[list[T]]:
     """Who competes with whom."""
-    if rule.scope == "global":
+    if selection.scope == "global":
         return [list(items)]
-    if rule.group_by is None:
+    if selection.group_by is None:
         return [[item] for item in items]
     groups: dict[str, list[T]] = {}
     for item in items:
-        found = re.search(rule.group_by, name_of(item))
+        found = re.search(selection.group_by, name_of(item))
         if found is None or found[1] is None:
             raise PruningError(
-                f"method.group_by {rule.group_by!r} names no group for {name_of(item)}; let it match every prunable "
-                "weight, or leave some out with method.prunable.exclude"
+                f"method.group_by {selection.group_by!r} names no group for {name_of(item)}; let it match every "
+                "prunable weight, or leave some out with method.prunable.exclude"
             )
         groups.setdefault(found[1], []).append(item)
     return list(groups.values())

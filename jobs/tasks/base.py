@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from prunus.jobs.data.pipeline.batches import EvalBatches, TaskData
 from prunus.jobs.engine.engine import Engine
 from prunus.jobs.objectives.base import Objective, Weights
+from prunus.jobs.objectives.distillation import HiddenMatch
 from prunus.jobs.ranks import Ranks
 
 
@@ -39,10 +40,15 @@ class Task(ABC):
         """Freeze what this task does not train; called before the engine takes the model."""
 
     def build_objective(
-        self, student: PreTrainedModel, teacher: PreTrainedModel | None, weights: Weights, autocast: bool
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        weights: Weights,
+        autocast: bool,
+        hidden: HiddenMatch | None = None,
     ) -> Objective:
-        """Student and loss as one module."""
-        return self.objective_class(student, teacher, weights, autocast)
+        """Student and losses as one module."""
+        return self.objective_class(student, teacher, weights, autocast, hidden)
 
     def warning(self, metrics: dict[str, float]) -> str:
         """What a user should be told of the final metrics, beside that the job succeeded; "" for nothing."""

@@ -33,7 +33,7 @@ class ClassificationTask(Task):
         for batch in batches:
             moved = to_device(batch, ranks.device)
             real_B = moved.pop("weight") > 0
-            _, _, logits_BC = engine.forward(moved, 1.0, 0.0)
+            _, _, logits_BC = engine.measure(moved)
             chosen_BC, labels_B = logits_BC.float()[real_B], moved["labels"][real_B]
             loss_sum += float(F.cross_entropy(chosen_BC, labels_B, reduction="sum"))
             predicted += chosen_BC.argmax(1).tolist()

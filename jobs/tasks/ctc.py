@@ -14,6 +14,7 @@ from prunus.jobs.data.pipeline.batches import EvalBatches, TaskData
 from prunus.jobs.engine.engine import Engine
 from prunus.jobs.objectives.base import Objective, Weights
 from prunus.jobs.objectives.ctc import CTCObjective
+from prunus.jobs.objectives.distillation import HiddenMatch
 from prunus.jobs.objectives.projection_loss import IGNORED
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.tasks.base import Task, heard_per_second, to_device
@@ -61,9 +62,14 @@ class CTCTask(Task):
             embed.requires_grad_(False)  # never used
 
     def build_objective(
-        self, student: PreTrainedModel, teacher: PreTrainedModel | None, weights: Weights, autocast: bool
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        weights: Weights,
+        autocast: bool,
+        hidden: HiddenMatch | None = None,
     ) -> Objective:
-        assert teacher is None, "checked by JobSpec"
+        assert teacher is None and hidden is None, "checked by JobSpec"
         return CTCObjective(student, weights, autocast, self.spec.average, self.spec.freeze_updates)
 
     def evaluate(self, engine: Engine, batches: EvalBatches, ranks: Ranks) -> dict[str, float]:
@@ -75,7 +81,7 @@ class CTCTask(Task):
         for batch in batches:
             moved = to_device(batch, ranks.device)
             real_B = batch["weight"] > 0
-            _, sums, (best_BT, frames_B) = engine.forward(moved, 1.0, 0.0)
+            _, sums, (best_BT, frames_B) = engine.measure(moved)
             loss += float(sums[0])
             total["units"] += int((batch["labels"][real_B] != IGNORED).sum())
             for row in real_B.nonzero().view(-1).tolist():

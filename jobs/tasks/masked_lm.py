@@ -25,7 +25,7 @@ class MaskedLMTask(Task):
             moved = to_device(batch, ranks.device)
             weight_B1 = moved.pop("weight").view(-1, 1)
             moved["labels"] = torch.where(weight_B1 > 0, moved["labels"], IGNORED)
-            _, sums, _ = engine.forward(moved, 1.0, 0.0)
+            _, sums, _ = engine.measure(moved)
             total += torch.stack([sums[0].double(), (moved["labels"] != IGNORED).sum().double()])
         loss = float(ranks.sum(total)[0] / total[1].clamp(min=1))
         return {"eval/loss": loss, "eval/perplexity": math.exp(min(loss, 50.0))}

@@ -10,6 +10,7 @@ from prunus.jobs.data.pipeline.batches import EvalBatches, TaskData
 from prunus.jobs.engine.engine import Engine
 from prunus.jobs.errors import ModelError
 from prunus.jobs.objectives.base import Objective, Weights
+from prunus.jobs.objectives.distillation import HiddenMatch
 from prunus.jobs.objectives.wav2vec2_pretraining import PretrainingObjective, diversity, perplexity
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.tasks.base import Task, heard_per_second, to_device
@@ -53,9 +54,14 @@ class PretrainingTask(Task):
             )
 
     def build_objective(
-        self, student: PreTrainedModel, teacher: PreTrainedModel | None, weights: Weights, autocast: bool
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        weights: Weights,
+        autocast: bool,
+        hidden: HiddenMatch | None = None,
     ) -> Objective:
-        assert teacher is None, "checked by JobSpec"
+        assert teacher is None and hidden is None, "checked by JobSpec"
         self._groups = student.config.num_codevector_groups
         return PretrainingObjective(student, weights, autocast, self.spec)
 
@@ -67,7 +73,7 @@ class PretrainingTask(Task):
         )
         for batch in batches:
             moved = to_device(batch, ranks.device)
-            _, _, (contrastive, wins, counts_GV) = engine.forward(moved, 1.0, 0.0)
+            _, _, (contrastive, wins, counts_GV) = engine.measure(moved)
             total += torch.stack([contrastive.double(), wins.double(), engine.objective.counts(moved)[0]])
             chosen_GV += counts_GV
         contrastive, wins, frames = ranks.sum(total).clamp(min=0).tolist()

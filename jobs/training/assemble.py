@@ -3,6 +3,7 @@
 import logging
 import math
 import random
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,13 +13,14 @@ from prunus.configs import JobSpec, Launch
 from prunus.configs.artifacts.layout import JobDirectory
 from prunus.configs.methods.dense import Dense
 from prunus.configs.methods.locked import Locked
+from prunus.configs.specs.lr_schedule import lr_factor
 from prunus.jobs.data.build import Inputs
 from prunus.jobs.data.pipeline.batches import TaskData
 from prunus.jobs.data.speech.speech_input import SpeechInput
 from prunus.jobs.engine.engine import Engine
 from prunus.jobs.engine.precision import bf16_slows_down, uses_autocast
 from prunus.jobs.engine.shards import shard_view
-from prunus.jobs.methods import METHODS, Start
+from prunus.jobs.methods import Method, Start, build_method
 from prunus.jobs.methods.locked import fit_mask
 from prunus.jobs.models.compatibility import check_same_labels, check_same_tokenizer, check_same_units
 from prunus.jobs.models.inputs import load_tokenizer
@@ -26,6 +28,7 @@ from prunus.jobs.models.load import load_model
 from prunus.jobs.models.prunable import prunable_parameters
 from prunus.jobs.models.sources import Origin, load_mask, open_source
 from prunus.jobs.objectives.base import Weights
+from prunus.jobs.objectives.distillation import HiddenMatch
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.sparsity import masks as masks_module
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
@@ -52,8 +55,8 @@ def build_engine(
     task: Task,
     data: TaskData,
     ranks: Ranks,
-) -> tuple[Engine, MaskedWeights | None, Start]:
-    """Student, teacher, objective, engine, shards: what the loop works on."""
+) -> tuple[Engine, MaskedWeights | None, Method[Any], int]:
+    """Student, teacher, method, objective, engine, shards: what the loop works on, and for how many optimizer steps."""
     if ranks.is_main and bf16_slows_down(spec, ranks.device):
         log.warning("engine.precision is bf16, but this CPU has no AMX: fp32 is likely to be faster")
     seed_all(spec.train.seed)  # the same new head on every rank
@@ -64,8 +67,10 @@ def build_engine(
     if spec.engine.activation_checkpointing:
         student.gradient_checkpointing_enable({"use_reentrant": False})
     teacher = _teacher(spec, origins, inputs, task, ranks)
+    method = build_method(spec.method)
+    groups = method.prepare(student)
     prunable: dict[str, torch.nn.Parameter] = {}
-    if METHODS[spec.method.name].prunes:
+    if method.prunes:
         assert not isinstance(spec.method, Dense)
         prunable = prunable_parameters(student, spec.method.prunable)
     shapes = {name: tuple(weight.shape) for name, weight in prunable.items()}
@@ -79,18 +84,28 @@ def build_engine(
         predicted_only=distillation is not None and distillation.tokens == "predicted",
         chunk_rows=distillation.chunk_rows if distillation else 512,
     )
+    hidden = HiddenMatch(distillation.hidden, student, teacher) if distillation and distillation.hidden else None
     sample = to_device(data.train.at(0)[0], ranks.device) if spec.engine.zero_stage is None else None
-    engine = Engine(task.build_objective(student, teacher, mixture, uses_autocast(spec)), spec, ranks, sample)
+    objective = task.build_objective(student, teacher, mixture, uses_autocast(spec), hidden)
+    engine = Engine(objective, spec, ranks, sample, groups)
     seed_all(spec.train.seed + ranks.rank)
     weights = None
     if prunable:
         shards = shard_view(prunable, engine.torch_optimizer, engine.engine_optimizer, ranks.rank)
-        weights = MaskedWeights(shards, engine.engine_optimizer, ranks)
+        weights = MaskedWeights(shards, engine.engine_optimizer, ranks, tapped=method.reads_gradients)
     num_steps = spec.train.num_steps or _steps_of_epochs(spec, data)
-    heads = getattr(student.config, "num_attention_heads", None)
-    # A method that prunes nothing never touches its weights.
-    start = Start(weights or MaskedWeights([], engine.engine_optimizer, ranks), num_steps, ranks, given, heads, base)
-    return engine, weights, start
+    start = Start(
+        # A method that prunes nothing never touches its weights.
+        weights=weights or MaskedWeights([], engine.engine_optimizer, ranks),
+        num_steps=num_steps,
+        ranks=ranks,
+        given_mask=given,
+        num_heads=getattr(student.config, "num_attention_heads", None),
+        base_sha256=base,
+        lr_factor=lambda step: lr_factor(step, num_steps, spec.train.lr, spec.method),
+    )
+    method.attach(start)
+    return engine, weights, method, num_steps
 
 
 def _steps_of_epochs(spec: JobSpec, data: TaskData) -> int:

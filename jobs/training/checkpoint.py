@@ -101,8 +101,9 @@ def _write_rank(
     aside: Path, engine: Engine, weights: MaskedWeights | None, method: Method[Any], progress: dict[str, Any]
 ) -> None:
     engine.save(aside)
-    held = weights is None or weights.held
-    state = {"random": random_state(), "method": method.state_dict(), "progress": progress, "held": held}
+    state = {"random": random_state(), "method": method.state_dict(), "progress": progress}
+    if weights is not None:
+        state["weights"] = weights.state
     torch.save(state, aside / f"rank-{engine.ranks.rank}.pt")
     if weights is not None and engine.ranks.is_main:
         masks_module.save(weights.masks, aside, masks_module.Facts(method.spec.name, 0, method.pattern))
@@ -192,7 +193,7 @@ def load(directory: Path, *, engine: Engine, weights: MaskedWeights | None, meth
     engine.load(directory)
     state = torch.load(directory / f"rank-{engine.ranks.rank}.pt", map_location="cpu", weights_only=True)
     if weights is not None:
-        weights.restore(masks_module.load(directory), held=state.get("held", True))  # always so before the field
+        weights.restore(masks_module.load(directory), state["weights"])
     method.load_state_dict(state["method"])
     set_random_state(state["random"])
     progress: dict[str, Any] = state["progress"]

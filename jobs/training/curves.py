@@ -20,14 +20,19 @@ def system_metrics(ranks: Ranks) -> dict[str, float]:
 
 
 class Window:
-    """Sums since the last point of the curves; ``rows`` is over all ranks already, the others are this rank's."""
+    """Sums since the last point of the curves; ``rows`` is over all ranks already, the others are this rank's.
 
-    def __init__(self) -> None:
+    Args:
+        num_terms: Of the loss.
+    """
+
+    def __init__(self, num_terms: int) -> None:
+        self._num_terms = num_terms
         self.reset()
 
     def reset(self) -> None:
-        self.sums = torch.zeros(2, dtype=torch.float64)
-        self.rows = torch.zeros(2, dtype=torch.float64)
+        self.sums = torch.zeros(self._num_terms, dtype=torch.float64)
+        self.rows = torch.zeros(self._num_terms, dtype=torch.float64)
         self.tokens = torch.zeros(1, dtype=torch.float64)
         self.steps = 0
         self.began = time.monotonic()

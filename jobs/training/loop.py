@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from prunus.configs.schedules import lr_factor
 from prunus.jobs.errors import UserError
 from prunus.jobs.tasks.base import to_device
 from prunus.jobs.training import checkpoint
@@ -22,7 +21,7 @@ def train(run: Training) -> dict[str, float]:
     ranks).
     """
     step = _start(run)
-    window = Window()
+    window = Window(len(run.engine.objective.terms))
     metrics: dict[str, float] = {}
     while step < run.num_steps:
         _optimizer_step(run, step, window)
@@ -36,7 +35,6 @@ def train(run: Training) -> dict[str, float]:
         if _due(run.spec.train.checkpoint_every, step) and step < run.num_steps:
             _checkpoint(run, step)
     metrics |= _evaluate(run, step)
-    run.method.finish()
     if run.weights is not None:
         run.weights.check()
     return metrics
@@ -52,7 +50,7 @@ def _start(run: Training) -> int:
     find = partial(checkpoint.find, run.checkpoints, run.facts)
     found = run.ranks.gather(run.ranks.main_first(lambda: find() if run.ranks.is_main else None))[0]
     if found is None:
-        _record(run, 0, run.method.attach)
+        run.method.first_masks()
         return 0
     directory, step = found
     progress = checkpoint.load(directory, engine=run.engine, weights=run.weights, method=run.method)
@@ -70,27 +68,28 @@ def _optimizer_step(run: Training, step: int, window: "Window") -> None:
     """
     engine, objective = run.engine, run.engine.objective
     engine.train_mode(True)
-    engine.set_lr(_lr(run, step))
+    engine.set_lr(run.lr_factor(step))
     objective.step = step
     batches = [to_device(batch, run.ranks.device) for batch in run.data.train.at(step)]
     rows = run.ranks.sum(torch.stack([objective.counts(batch) for batch in batches]).sum(0)).clamp(min=1)
     # Engines average over ranks and micro-batches; undo that, so that each row weighs the same.
     copies = run.ranks.world_size * len(batches)
-    task_scale, teacher_scale = (copies / rows).tolist()
+    scales = (copies / rows).tolist()
+    tap = partial(_read_gradients, run, step) if run.method.reads_gradients else None
     for batch in batches:
         with engine.accumulate():
-            run.method.before_forward(step)
-            loss, sums, _ = engine.forward(batch, task_scale, teacher_scale)
-            extra = run.method.extra_loss(step)
-            engine.backward_and_step(loss if extra is None else loss + extra)
+            loss, sums, _ = engine.forward(batch, scales)
+            engine.backward_and_step(loss, tap)
             window.add(sums, batch)
     window.rows += rows
     window.steps += 1
 
 
-def _lr(run: Training, step: int) -> float:
-    lr = run.spec.train.lr
-    return lr.peak * lr_factor(step, run.num_steps, lr, run.spec.method)
+def _read_gradients(run: Training, step: int) -> None:
+    """Let the method see the gradients of all weights; then those of removed ones go."""
+    run.method.read_gradients(step)
+    if run.weights is not None:
+        run.weights.mask_gradients()
 
 
 def _update_masks(run: Training, step: int) -> None:
@@ -116,12 +115,12 @@ def _log(run: Training, step: int, window: "Window") -> None:
     losses = (sums / rows.clamp(min=1)).tolist()
     seconds = time.monotonic() - window.began
     curve, unit = run.task.throughput
-    metrics = {"loss/task": losses[0], "lr": _lr(run, step - 1), curve: unit * float(tokens) / seconds}
+    terms = run.engine.objective.terms
+    metrics = {f"loss/{term.name}": loss for term, loss in zip(terms, losses, strict=True)}
+    if len(terms) > 1:
+        metrics["loss/total"] = sum(term.weight * loss for term, loss in zip(terms, losses, strict=True))
+    metrics |= {"lr": run.spec.train.lr.peak * run.lr_factor(step - 1), curve: unit * float(tokens) / seconds}
     metrics["time/step_s"] = seconds / max(1, window.steps)
-    weights = run.engine.objective.weights
-    if run.engine.objective.teacher is not None:
-        metrics["loss/teacher"] = losses[1]
-        metrics["loss/total"] = weights.task * losses[0] + weights.teacher * losses[1]
     if run.weights is not None:
         metrics["sparsity/prunable"] = run.weights.sparsity
     if not all(torch.isfinite(torch.tensor(losses))):

@@ -49,6 +49,10 @@ class Training:
     guard: Callable[[], None]
     history: History = field(default_factory=list)
 
+    def lr_factor(self, step: int) -> float:
+        """Share of the highest learning rate at optimizer step ``step``."""
+        return self.method.start.lr_factor(step)
+
     @property
     def facts(self) -> dict[str, Any]:
         """What a checkpoint and its job must agree on."""

@@ -1,6 +1,6 @@
 """What a recipe will do over its steps, before anything runs: sparsity and learning rate, in the terminal and as PNG.
 
-The same pure functions (``configs.schedules``) decide in training.
+The same pure functions (of ``configs.methods`` and ``specs.lr_schedule``) decide in training.
 """
 
 import importlib
@@ -14,9 +14,7 @@ from rich.console import Group
 from rich.text import Text
 
 from prunus.configs import AnySpec, Campaign, JobSpec
-from prunus.configs.methods.gradual_magnitude import GradualMagnitude
-from prunus.configs.methods.parp import Parp
-from prunus.configs.schedules import is_parp_update, is_update_step, lr_factor, sparsity_at, window_steps
+from prunus.configs.specs.lr_schedule import lr_factor
 from prunus.service.errors import Refused
 
 _UNKNOWN_STEPS = 1000
@@ -53,21 +51,14 @@ def curves(spec: JobSpec) -> Curves:
     rates = tuple(lr.peak * lr_factor(step, num_steps, lr, method) for step in range(num_steps))
     sparsity: list[float] = []
     updates: list[int] = []
-    if isinstance(method, GradualMagnitude | Parp):
+    if method.sparsity_at(0, num_steps) is not None:
         reached = 0.0
         for step in range(num_steps + 1):
-            if _is_update(step, num_steps, method):
+            if method.updates_after(step, num_steps):
                 updates.append(step)
-                reached = sparsity_at(step, num_steps, method)
+                reached = method.sparsity_at(step, num_steps) or 0.0
             sparsity.append(reached)
     return Curves(spec.name, num_steps, known, rates, tuple(sparsity), tuple(updates))
-
-
-def _is_update(step: int, num_steps: int, method: GradualMagnitude | Parp) -> bool:
-    if isinstance(method, Parp):
-        return is_parp_update(step, num_steps, method.update_every)
-    growth = window_steps(method.growth_window, num_steps)
-    return is_update_step(step, window_steps(method.selection_window, num_steps), growth, method.update_every)
 
 
 def page(campaign: Campaign, width: int) -> Group:

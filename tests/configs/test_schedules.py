@@ -14,10 +14,9 @@ from prunus.configs.schedules import (
     cubic_sparsity,
     is_update_step,
     linear_sparsity,
-    lr_factor,
-    sparsity_at,
     window_steps,
 )
+from prunus.configs.specs.lr_schedule import lr_factor
 from prunus.configs.specs.training import LearningRate
 
 PAPER = GradualMagnitude(
@@ -44,7 +43,7 @@ def test_sparsity_follows_the_published_90_percent_run(step: int, percent: float
     assert round(100 * reached, 1) == percent
     exact = Fraction(9, 10) * (1 - (1 - Fraction(step, 50_000)) ** 3)
     assert reached == pytest.approx(float(exact), abs=1e-15)
-    assert sparsity_at(step, 100_000, PAPER) == reached
+    assert PAPER.sparsity_at(step, 100_000) == reached
 
 
 def test_sparsity_half_way_by_hand() -> None:
@@ -78,7 +77,7 @@ def test_sparsity_agrees_with_exact_fractions_and_never_falls(
 )
 def test_linear_sparsity_grows_by_the_same_share_each_step(step: int, thousandths: int) -> None:
     method = PAPER.model_copy(update={"schedule": "linear"})
-    assert sparsity_at(step, 100_000, method) == pytest.approx(thousandths / 1000, abs=1e-14)
+    assert method.sparsity_at(step, 100_000) == pytest.approx(thousandths / 1000, abs=1e-14)
 
 
 @given(st.integers(0, 1000), st.integers(0, 1000), st.floats(0, 0.5), st.floats(0.5, 0.99), st.integers(0, 2500))
@@ -99,15 +98,15 @@ def test_constant_sparsity_is_there_from_the_begin_of_growth() -> None:
     method = GradualMagnitude(
         final_sparsity=0.75, initial_sparsity=0.25, growth_window=(0.2, 0.5), schedule="constant", update_every=1
     )
-    assert [sparsity_at(t, 10, method) for t in (0, 1)] == [0.25] * 2
-    assert [sparsity_at(t, 10, method) for t in range(2, 11)] == [0.75] * 9
+    assert [method.sparsity_at(t, 10) for t in (0, 1)] == [0.25] * 2
+    assert [method.sparsity_at(t, 10) for t in range(2, 11)] == [0.75] * 9
 
 
 @pytest.mark.parametrize("schedule", ["cubic", "linear", "constant"])
 def test_every_schedule_ends_exactly_at_the_final_sparsity(schedule: str) -> None:
     method = PAPER.model_copy(update={"schedule": schedule, "final_sparsity": 0.7, "initial_sparsity": 0.1})
-    assert [sparsity_at(t, 777, method) for t in (388, 389, 500, 777)] == [0.7] * 4  # growth ends at round(388.5)
-    assert sparsity_at(0, 777, method) == (0.7 if schedule == "constant" else 0.1)
+    assert [method.sparsity_at(t, 777) for t in (388, 389, 500, 777)] == [0.7] * 4  # growth ends at round(388.5)
+    assert method.sparsity_at(0, 777) == (0.7 if schedule == "constant" else 0.1)
 
 
 def schedule_threshold(
@@ -128,7 +127,7 @@ def schedule_threshold(
 def test_movement_prunings_warm_up_and_cool_down_are_a_cubic_with_a_window(step: int, kept: float) -> None:
     """The values of the published code for T = 10,000, warm-up 1,000, factors 1 and 2, kept 1 to 0.15."""
     method = GradualMagnitude(final_sparsity=0.85, growth_window=(0.1, 0.8), selection_window=(0.0, 0.8))
-    assert round(1 - sparsity_at(step, 10_000, method), 6) == kept
+    assert round(1 - method.sparsity_at(step, 10_000), 6) == kept
     assert round(schedule_threshold(step, 10_000, 1000, 1.0, 0.15, 1, 2), 6) == kept
 
 
@@ -143,7 +142,7 @@ def test_movement_prunings_schedule_is_a_cubic_at_every_step(
     )
     for step in range(total + 1):
         kept = schedule_threshold(step, total, warmup, 1.0, 1 - removed_percent / 100, before, after)
-        assert sparsity_at(step, total, method) == pytest.approx(1 - kept, abs=1e-12)
+        assert method.sparsity_at(step, total) == pytest.approx(1 - kept, abs=1e-12)
 
 
 def test_windows_are_shares_of_the_steps() -> None:

@@ -30,12 +30,16 @@ class Example:
         sparsity: What every prunable tensor must reach.
         from_sparse: Whether it starts from the sparse checkpoint.
         nothing: A spec of it that removes nothing and must equal ``dense`` to the bit; None: it refuses such a job.
+        dead: Adam's moments that are zero outside the mask.
+        frozen: Weights that it leaves as they are.
     """
 
     spec: dict[str, Any]
     sparsity: float
     from_sparse: bool = False
     nothing: dict[str, Any] | None = None
+    dead: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
+    frozen: tuple[str, ...] = ()
 
 
 EXAMPLES: dict[str, Example] = {

@@ -29,10 +29,14 @@ def alone() -> Ranks:
 def masked(alone: Ranks) -> Callable[..., tuple[MaskedWeights, torch.optim.AdamW]]:
     """Weights given as tensors, under plain torch: (masked weights, their optimizer)."""
 
-    def build(tensors: dict[str, torch.Tensor], **adamw: Any) -> tuple[MaskedWeights, torch.optim.AdamW]:
+    def build(
+        tensors: dict[str, torch.Tensor], *, tapped: bool = False, **adamw: Any
+    ) -> tuple[MaskedWeights, torch.optim.AdamW]:
         parameters = {name: nn.Parameter(tensor.clone()) for name, tensor in tensors.items()}
         optimizer = torch.optim.AdamW(parameters.values(), **{"lr": 0.1, "weight_decay": 0.1, **adamw})
-        return MaskedWeights(shard_view(parameters, optimizer, optimizer, 0), optimizer, alone), optimizer
+        return MaskedWeights(
+            shard_view(parameters, optimizer, optimizer, 0), optimizer, alone, tapped=tapped
+        ), optimizer
 
     return build
 

@@ -6,6 +6,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from prunus.jobs.engine.unused_weights import weights_out_of_reach
+from prunus.jobs.objectives.base import Term
 
 
 class Student(nn.Module):
@@ -16,6 +17,8 @@ class Student(nn.Module):
 
 
 class Loss(nn.Module):
+    terms = (Term("task", 1.0),)
+
     """``how`` says by which way the weights come into the loss."""
 
     def __init__(self, how: str) -> None:
@@ -23,7 +26,8 @@ class Loss(nn.Module):
         self.student, self.how = Student(), how
         self.modes: list[bool] = []
 
-    def forward(self, x_B2: torch.Tensor, task_scale: float, teacher_scale: float) -> tuple[torch.Tensor, None, None]:
+    def forward(self, x_B2: torch.Tensor, scales: list[float]) -> tuple[torch.Tensor, None, None]:
+        assert scales == [1.0]
         self.modes.append(self.training)
         student = self.student
         hidden = self.student.frozen(student.used(x_B2)) + student.tied(student.tied(x_B2))

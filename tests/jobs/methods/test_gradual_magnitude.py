@@ -12,10 +12,11 @@ from prunus.configs.methods.gradual_magnitude import GradualMagnitude
 from prunus.configs.schedules import cubic_sparsity, window_steps
 from prunus.jobs.engine.shards import Shard
 from prunus.jobs.errors import CheckpointError, PruningError
-from prunus.jobs.methods import Start, build_method
+from prunus.jobs.methods import Start
 from prunus.jobs.methods.gradual_magnitude import GradualMagnitudeMethod
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
+from tests.jobs.methods.started import started
 
 Build = Callable[..., tuple[MaskedWeights, torch.optim.AdamW]]
 
@@ -27,7 +28,7 @@ def start_of(weights: MaskedWeights, num_steps: int = 10) -> Start:
 def make(masked: Build, tensors: dict[str, torch.Tensor], num_steps: int = 10, **spec: Any) -> GradualMagnitudeMethod:
     options = {"final_sparsity": 0.5, "growth_window": (0.0, 0.4), "selection_window": (0.0, 0.8), "update_every": 2}
     weights, _ = masked(tensors)
-    method = build_method(GradualMagnitude(**{**options, **spec}), start_of(weights, num_steps))
+    method = started(GradualMagnitude(**{**options, **spec}), start_of(weights, num_steps))
     assert isinstance(method, GradualMagnitudeMethod)
     return method
 
@@ -46,7 +47,7 @@ ONCE = {"initial_sparsity": 0.5, "growth_window": (0.0, 0.0), "selection_window"
 
 def test_one_shot_removes_the_smallest_magnitudes_whatever_their_sign(masked: Build) -> None:
     method = make(masked, {"w": torch.tensor([[-4.0, 0.5], [3.0, -1.0]])}, **ONCE)
-    method.attach()
+    method.first_masks()
     assert values(method) == [-4.0, 0.0, 3.0, 0.0]
     assert method.weights.sparsity == 0.5
     assert all(method.after_step(step) is None for step in range(1, 11))
@@ -54,14 +55,14 @@ def test_one_shot_removes_the_smallest_magnitudes_whatever_their_sign(masked: Bu
 
 def test_equal_weights_go_first_come_first_and_exactly_k(masked: Build) -> None:
     method = make(masked, {"w": torch.ones(2, 5)}, **{**ONCE, "final_sparsity": 0.7, "initial_sparsity": 0.7})
-    method.attach()
+    method.first_masks()
     assert values(method) == [0.0] * 7 + [1.0] * 3
 
 
 def test_per_layer_every_tensor_loses_its_own_share(masked: Build) -> None:
     tensors = {"small": torch.arange(1.0, 11.0).view(2, 5), "large": torch.arange(100.0, 107.0).view(1, 7)}
     method = make(masked, tensors, **ONCE)
-    method.attach()
+    method.first_masks()
     # floor(0.5 * 10) = 5, floor(0.5 * 7) = 3
     assert values(method, 0) == [0.0] * 5 + [6.0, 7.0, 8.0, 9.0, 10.0]
     assert values(method, 1) == [0.0] * 3 + [103.0, 104.0, 105.0, 106.0]
@@ -70,7 +71,7 @@ def test_per_layer_every_tensor_loses_its_own_share(masked: Build) -> None:
 def test_globally_one_threshold_holds_over_all(masked: Build) -> None:
     tensors = {"small": torch.arange(1.0, 11.0).view(2, 5), "large": torch.arange(100.0, 107.0).view(1, 7)}
     method = make(masked, tensors, scope="global", **ONCE)
-    method.attach()
+    method.first_masks()
     assert values(method, 0) == [0.0] * 8 + [9.0, 10.0]  # floor(0.5 * 17) = 8, all from the small one
     assert values(method, 1) == [100.0, 101.0, 102.0, 103.0, 104.0, 105.0, 106.0]
 
@@ -80,7 +81,7 @@ def test_every_update_meets_the_schedule_exactly_and_the_end_is_exact(masked: Bu
     generator = torch.Generator().manual_seed(0)
     tensors = {"a": torch.randn(13, 7, generator=generator), "b": torch.randn(5, 11, generator=generator)}
     method = make(masked, tensors, num_steps=20, final_sparsity=0.9, update_every=3, scope=scope)
-    method.attach()
+    method.first_masks()
     growth = window_steps((0.0, 0.4), 20)
     updates = []
     for step in range(1, 21):
@@ -97,7 +98,7 @@ def test_every_update_meets_the_schedule_exactly_and_the_end_is_exact(masked: Bu
 
 def test_with_regrow_a_removed_weight_comes_back_when_the_others_fall_below_it(masked: Build) -> None:
     method = make(masked, {"w": torch.tensor([[1.0, 2.0, 3.0, 4.0]])}, regrow=True, initial_sparsity=0.5)
-    method.attach()
+    method.first_masks()
     assert values(method) == [0.0, 0.0, 3.0, 4.0]
     put(method, 2, 1.5)  # now below the hidden 2
     change = method.after_step(2)
@@ -111,7 +112,7 @@ def test_with_regrow_a_removed_weight_comes_back_when_the_others_fall_below_it(m
 
 def test_without_regrow_what_is_gone_stays_gone(masked: Build) -> None:
     method = make(masked, {"w": torch.tensor([[1.0, 2.0, 3.0, 4.0]])}, regrow=False, initial_sparsity=0.5)
-    method.attach()
+    method.first_masks()
     put(method, 2, 1.5)
     method.after_step(2)
     assert values(method) == [0.0, 0.0, 1.5, 4.0]
@@ -120,7 +121,7 @@ def test_without_regrow_what_is_gone_stays_gone(masked: Build) -> None:
 
 def test_after_the_selection_window_the_pattern_is_frozen(masked: Build) -> None:
     method = make(masked, {"w": torch.tensor([[1.0, 2.0, 3.0, 4.0]])}, initial_sparsity=0.5)
-    method.attach()
+    method.first_masks()
     put(method, 2, 1e-6)
     assert method.after_step(9) is None
     assert method.after_step(10) is None
@@ -129,7 +130,7 @@ def test_after_the_selection_window_the_pattern_is_frozen(masked: Build) -> None
 
 def test_growth_that_begins_later_leaves_the_start_dense(masked: Build) -> None:
     method = make(masked, {"w": torch.ones(2, 2)}, growth_window=(0.2, 0.4), selection_window=(0.2, 0.8))
-    method.attach()
+    method.first_masks()
     assert method.weights.sparsity == 0.0
     assert [s for s in range(1, 11) if method.after_step(s) is not None] == [2, 4, 6, 8]
     assert method.weights.sparsity == 0.5
@@ -137,7 +138,7 @@ def test_growth_that_begins_later_leaves_the_start_dense(masked: Build) -> None:
 
 def test_a_target_of_zero_changes_nothing(masked: Build) -> None:
     method = make(masked, {"w": torch.tensor([[0.0, 2.0, -3.0]])}, final_sparsity=0.0)
-    method.attach()
+    method.first_masks()
     for step in range(1, 11):
         method.after_step(step)
     assert values(method) == [0.0, 2.0, -3.0]
@@ -147,7 +148,7 @@ def test_a_target_of_zero_changes_nothing(masked: Build) -> None:
 def test_hidden_weights_survive_a_checkpoint(masked: Build) -> None:
     tensors = {"w": torch.tensor([[1.0, 2.0, 3.0, 4.0]])}
     method = make(masked, tensors, initial_sparsity=0.5)
-    method.attach()
+    method.first_masks()
     resumed = make(masked, {"w": torch.tensor([[0.0, 0.0, 3.0, 4.0]])}, initial_sparsity=0.5)
     resumed.weights.set_masks(method.weights.masks)
     resumed.load_state_dict(method.state_dict())
@@ -173,7 +174,7 @@ def test_any_number_of_ranks_chooses_the_masks_of_one(
     }
     spec = {**ONCE, "scope": scope, "final_sparsity": 0.6, "initial_sparsity": 0.6}
     alone = make(masked, tensors, **spec)
-    alone.attach()
+    alone.first_masks()
 
     def act(ranks: Ranks) -> dict[str, list[bool]]:
         shards = []
@@ -183,10 +184,10 @@ def test_any_number_of_ranks_chooses_the_masks_of_one(
             parameter = torch.nn.Parameter(tensor.clone())
             optimizer = torch.optim.AdamW([parameter])
             shards.append(_Run(name, index, tuple(tensor.shape), begin, end - begin, False, parameter, optimizer, None))
-        method = GradualMagnitudeMethod(
+        method = started(
             GradualMagnitude(**{"update_every": 2, **spec}), Start(MaskedWeights(shards, None, ranks), 10, ranks, None)
         )
-        method.attach()
+        method.first_masks()
         return {name: mask.flatten().tolist() for name, mask in method.weights.masks.items()}
 
     expected = {name: mask.flatten().tolist() for name, mask in alone.weights.masks.items()}
@@ -210,7 +211,7 @@ def pattern_method(masked: Build, pattern: str, regrow: bool) -> GradualMagnitud
         pattern=pattern,
         regrow=regrow,
     )
-    return GradualMagnitudeMethod(spec, Start(weights, 16, Ranks(0, 1, torch.device("cpu")), None, HEADS))
+    return started(spec, Start(weights, 16, Ranks(0, 1, torch.device("cpu")), None, HEADS))
 
 
 def train_from(method: GradualMagnitudeMethod, first: int, last: int) -> dict[int, dict[str, torch.Tensor]]:
@@ -246,7 +247,7 @@ GONE = {2: 1, 4: 1, 6: 1, 8: 2, 10: 2, 12: 2}
 @pytest.mark.parametrize("regrow", [True, False])
 def test_two_of_four_is_reached_exactly_in_every_group(masked: Build, regrow: bool) -> None:
     method = pattern_method(masked, "2:4", regrow)
-    method.attach()
+    method.first_masks()
     assert method.weights.sparsity == 0.0
     updates = train_from(method, 1, 16)
     assert {
@@ -261,7 +262,7 @@ def test_two_of_four_is_reached_exactly_in_every_group(masked: Build, regrow: bo
 @pytest.mark.parametrize("regrow", [True, False])
 def test_heads_go_whole_and_exactly_as_many_as_asked(masked: Build, regrow: bool) -> None:
     method = pattern_method(masked, "heads", regrow)
-    method.attach()
+    method.first_masks()
     assert method.weights.sparsity == 0.0
     kept = {step: heads_kept(masks) for step, masks in train_from(method, 1, 16).items()}
     assert {step: of_step.count(False) for step, of_step in kept.items()} == GONE
@@ -274,7 +275,7 @@ def test_heads_go_whole_and_exactly_as_many_as_asked(masked: Build, regrow: bool
 
 def test_a_head_returns_with_its_values_once_another_falls_below_it(masked: Build) -> None:
     method = pattern_method(masked, "heads", regrow=True)
-    method.attach()
+    method.first_masks()
     before = {s.name: s.parameter.detach().clone() for s in method.weights.shards}
     gone = heads_kept(next(iter(train_from_nothing(method, 2).values()))).index(False)
     other = (gone + 1) % HEADS
@@ -298,7 +299,7 @@ def test_a_run_goes_on_from_its_state_as_if_it_had_not_stopped(
     masked: Build, tmp_path: Path, pattern: str, regrow: bool
 ) -> None:
     unbroken = pattern_method(masked, pattern, regrow)
-    unbroken.attach()
+    unbroken.first_masks()
     train_from(unbroken, 1, 5)
     torch.save(unbroken.state_dict(), tmp_path / "state.pt")
     resumed = pattern_method(masked, pattern, regrow)
@@ -324,23 +325,23 @@ class _Run(Shard):
 def test_zeros_of_a_sparse_checkpoint_are_not_grown_back_without_a_word(masked: Build) -> None:
     half = {"w": torch.tensor([[0.0, 3.0], [0.0, 1.0]])}
     with pytest.raises(PruningError, match=r"0\.50 sparse already.*set initial_sparsity: 0\.50"):
-        make(masked, half, final_sparsity=0.75).attach()
+        make(masked, half, final_sparsity=0.75).first_masks()
     method = make(masked, half, initial_sparsity=0.5, final_sparsity=0.75)
-    method.attach()
+    method.first_masks()
     assert method.weights.masks["w"].tolist() == [[False, True], [False, True]]
 
 
 def test_biases_that_begin_as_zeros_make_no_sparse_checkpoint(masked: Build) -> None:
     tensors = {"w": torch.tensor([[1.0, 3.0], [4.0, 2.0]]), "b": torch.zeros(2)}
     method = make(masked, tensors, scope="global", prunable={"biases": True})
-    method.attach()
+    method.first_masks()
     assert method.weights.sparsity == 0.0
 
 
 def test_a_sparse_checkpoint_may_be_pruned_further_at_once(masked: Build) -> None:
     half = {"w": torch.tensor([[0.0, 3.0], [0.0, 1.0]])}
     method = make(masked, half, final_sparsity=0.75, schedule="constant")
-    method.attach()  # all goes at step 0: nothing could grow back
+    method.first_masks()  # all goes at step 0: nothing could grow back
     assert method.weights.masks["w"].tolist() == [[False, True], [False, False]]
 
 
@@ -350,7 +351,7 @@ def with_given_mask(masked: Build, **spec: Any) -> GradualMagnitudeMethod:
     given = {"w": torch.tensor([[True, True], [True, False]])}
     options: dict[str, Any] = {"final_sparsity": 0.5, "growth_window": (1.0, 1.0), "selection_window": (1.0, 1.0)}
     at_the_end = GradualMagnitude(**{**options, **spec})
-    method = build_method(at_the_end, Start(weights, 3, Ranks(0, 1, torch.device("cpu")), given))
+    method = started(at_the_end, Start(weights, 3, Ranks(0, 1, torch.device("cpu")), given))
     assert isinstance(method, GradualMagnitudeMethod)
     return method
 
@@ -361,7 +362,7 @@ def test_a_mask_from_elsewhere_is_the_first_and_what_it_removes_returns_only_wit
 ) -> None:
     """Without: a round of iterative pruning, whose mask lies inside that of the round before."""
     method = with_given_mask(masked, initial_sparsity=0.25, regrow=regrow)
-    method.attach()
+    method.first_masks()
     assert values(method) == [1.0, -2.0, 3.0, 0.0]
     assert [method.after_step(step) for step in (1, 2)] == [None, None]
     method.after_step(3)
@@ -370,4 +371,4 @@ def test_a_mask_from_elsewhere_is_the_first_and_what_it_removes_returns_only_wit
 
 def test_a_mask_from_elsewhere_is_not_grown_back_without_a_word(masked: Build) -> None:
     with pytest.raises(PruningError, match=r"mask of method\.mask is 0\.25 sparse.*set initial_sparsity: 0\.25"):
-        with_given_mask(masked).attach()
+        with_given_mask(masked).first_masks()

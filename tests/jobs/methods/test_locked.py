@@ -8,11 +8,12 @@ import torch
 
 from prunus.configs.methods.locked import Locked
 from prunus.jobs.errors import PruningError
-from prunus.jobs.methods import Method, Start, build_method
+from prunus.jobs.methods import Method, Start
 from prunus.jobs.methods.locked import fit_mask
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
 from prunus.jobs.sparsity.masks import Masks
+from tests.jobs.methods.started import started
 
 Build = Callable[..., tuple[MaskedWeights, torch.optim.AdamW]]
 SPARSE = {"w": torch.tensor([[1.0, 0.0], [-0.0, -2.0]])}
@@ -20,21 +21,21 @@ SPARSE = {"w": torch.tensor([[1.0, 0.0], [-0.0, -2.0]])}
 
 def make(masked: Build, tensors: dict[str, torch.Tensor], given: Masks | None = None) -> tuple[Method[Any], Any]:
     weights, optimizer = masked(tensors)
-    return build_method(Locked(), Start(weights, 10, Ranks(0, 1, torch.device("cpu")), given)), optimizer
+    return started(Locked(), Start(weights, 10, Ranks(0, 1, torch.device("cpu")), given)), optimizer
 
 
 def test_the_zeros_of_the_starting_weights_are_the_mask(masked: Build) -> None:
     method, _ = make(masked, SPARSE)
-    method.attach()
-    assert method.masks()["w"].tolist() == [[True, False], [False, True]]
-    assert method.target_sparsity(5) == 0.5
+    method.first_masks()
+    assert method.finish().masks["w"].tolist() == [[True, False], [False, True]]
+    assert method.target_sparsity(5) is None
 
 
 def test_a_stored_mask_is_preferred_so_that_a_kept_zero_stays_trainable(masked: Build, train_step: Any) -> None:
     given = {"w": torch.tensor([[True, True], [False, True]])}
     method, optimizer = make(masked, SPARSE, given)
-    method.attach()
-    assert method.masks()["w"].tolist() == given["w"].tolist()
+    method.first_masks()
+    assert method.finish().masks["w"].tolist() == given["w"].tolist()
     train_step(method.weights, optimizer, [torch.full((2, 2), 5.0)])
     weight = method.weights.shards[0].parameter
     assert weight[0, 1] != 0.0
@@ -43,13 +44,13 @@ def test_a_stored_mask_is_preferred_so_that_a_kept_zero_stays_trainable(masked: 
 
 def test_a_mask_from_elsewhere_is_put_on_the_weights(masked: Build) -> None:
     method, _ = make(masked, {"w": torch.ones(2, 2)}, {"w": torch.tensor([[True, False], [True, True]])})
-    method.attach()
+    method.first_masks()
     assert method.weights.shards[0].parameter.tolist() == [[1.0, 0.0], [1.0, 1.0]]
 
 
 def test_the_pattern_never_changes_and_training_keeps_it(masked: Build, train_step: Any) -> None:
     method, optimizer = make(masked, SPARSE)
-    method.attach()
+    method.first_masks()
     for step in range(1, 11):
         train_step(method.weights, optimizer, [torch.full((2, 2), 5.0)])
         assert method.after_step(step) is None
@@ -61,7 +62,7 @@ def test_the_pattern_never_changes_and_training_keeps_it(masked: Build, train_st
 def test_a_dense_start_without_a_mask_has_no_pattern_to_keep(masked: Build) -> None:
     method, _ = make(masked, {"w": torch.ones(2, 2)})
     with pytest.raises(PruningError, match="found no zero in the starting weights: there is no pattern to keep"):
-        method.attach()
+        method.first_masks()
 
 
 SHAPES = {"a": (2, 3), "b": (4, 1)}

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from prunus.configs.methods.parp import Parp
-from prunus.configs.schedules import is_parp_update, sparsity_at
-from prunus.jobs.methods import Start, build_method
+from prunus.configs.schedules import is_parp_update
+from prunus.jobs.methods import Start
 from prunus.jobs.methods.parp import ParpMethod
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
 from prunus.jobs.sparsity.masks import Masks
+from tests.jobs.methods.started import started
 
 Build = Callable[..., tuple[MaskedWeights, torch.optim.AdamW]]
 Step = Callable[..., None]
@@ -24,7 +25,7 @@ def make(
 ) -> tuple[ParpMethod, torch.optim.AdamW]:
     options: dict[str, Any] = {"final_sparsity": 0.5, "update_every": 2}
     weights, optimizer = masked(tensors)
-    method = build_method(Parp(**{**options, **spec}), Start(weights, num_steps, Ranks(0, 1, CPU), given))
+    method = started(Parp(**{**options, **spec}), Start(weights, num_steps, Ranks(0, 1, CPU), given))
     assert isinstance(method, ParpMethod)
     return method, optimizer
 
@@ -37,7 +38,7 @@ def test_the_smallest_of_all_tensors_go_and_stay_free_to_move(masked: Build, tra
     """One pool: of 4 + 2 weights the 3 smallest are -0.5, 1 and 0.25."""
     tensors = {"w": torch.tensor([[-4.0, -0.5], [3.0, 1.0]]), "b": torch.tensor([0.25, 2.0])}
     method, optimizer = make(masked, tensors)
-    method.attach()
+    method.first_masks()
     assert values(method) == [-4.0, 0.0, 3.0, 0.0]
     assert values(method, 1) == [0.0, 2.0]
     train_step(method.weights, optimizer, [torch.full((2, 2), 9.0), torch.full((2,), 9.0)])
@@ -47,7 +48,7 @@ def test_the_smallest_of_all_tensors_go_and_stay_free_to_move(masked: Build, tra
 
 def test_a_weight_that_grew_while_adjusting_takes_the_place_of_one_that_shrank(masked: Build) -> None:
     method, _ = make(masked, {"w": torch.tensor([1.0, 2.0, 3.0, 4.0])})
-    method.attach()
+    method.first_masks()
     assert values(method) == [0.0, 0.0, 3.0, 4.0]
     method.weights.shards[0].parameter.data.copy_(torch.tensor([-3.5, 0.1, 0.2, 4.0]))
     assert method.after_step(1) is None
@@ -60,7 +61,7 @@ def test_a_weight_that_grew_while_adjusting_takes_the_place_of_one_that_shrank(m
 def test_moments_survive_a_pruning_unless_told_otherwise_and_never_the_last(masked: Build, train_step: Step) -> None:
     for reset in (False, True):
         method, optimizer = make(masked, {"w": torch.tensor([1.0, 2.0, 3.0, 4.0])}, reset_moments=reset)
-        method.attach()
+        method.first_masks()
         train_step(method.weights, optimizer, [torch.tensor([0.0, 0.0, 3.0, 5.0])])
         train_step(method.weights, optimizer, [torch.tensor([1.0, 1.0, 3.0, 5.0])])
         method.after_step(2)
@@ -73,7 +74,7 @@ def test_moments_survive_a_pruning_unless_told_otherwise_and_never_the_last(mask
 
 def test_after_the_last_step_the_zeros_are_held(masked: Build, train_step: Step) -> None:
     method, optimizer = make(masked, {"w": torch.tensor([1.0, 2.0, 3.0, 4.0])}, num_steps=5)
-    method.attach()
+    method.first_masks()
     for step in range(1, 6):
         train_step(method.weights, optimizer, [torch.tensor([9.0, 9.0, 3.0, 4.0])])
         method.after_step(step)
@@ -88,7 +89,7 @@ def test_no_pruning_between_is_zero_then_fine_tune_then_prune(masked: Build, tra
     """n = infinity (parp.md, section 8), by plain torch beside it."""
     start, target = torch.tensor([0.1, -2.0, 3.0, 0.4]), torch.tensor([1.0, 1.0, -1.0, -5.0])
     method, optimizer = make(masked, {"w": start}, num_steps=7, update_every=1000)
-    method.attach()
+    method.first_masks()
     plain = torch.nn.Parameter(torch.where(start.abs() > 0.4, start, 0.0))
     adamw = torch.optim.AdamW([plain], lr=0.1, weight_decay=0.1)
     for step in range(1, 8):
@@ -107,7 +108,7 @@ def test_what_is_evaluated_is_mask_times_weights_and_training_goes_on_as_if_noth
     masked: Build, train_step: Step
 ) -> None:
     method, optimizer = make(masked, {"w": torch.tensor([1.0, 2.0, 3.0, 4.0])})
-    method.attach()
+    method.first_masks()
     train_step(method.weights, optimizer, [torch.full((4,), 9.0)])
     regrown = values(method)
     with method.evaluating():
@@ -118,7 +119,7 @@ def test_what_is_evaluated_is_mask_times_weights_and_training_goes_on_as_if_noth
 def test_a_mask_from_elsewhere_is_the_first_one_and_is_adjusted(masked: Build) -> None:
     given = {"w": torch.tensor([True, True, False, False])}
     method, _ = make(masked, {"w": torch.tensor([1.0, 2.0, 3.0, 4.0])}, given=given)
-    method.attach()
+    method.first_masks()
     assert values(method) == [1.0, 2.0, 0.0, 0.0]
     method.weights.shards[0].parameter.data.copy_(torch.tensor([1.0, 2.0, 0.5, 1.5]))
     method.after_step(2)
@@ -128,7 +129,7 @@ def test_a_mask_from_elsewhere_is_the_first_one_and_is_adjusted(masked: Build) -
 def test_a_mask_of_another_sparsity_than_the_first_is_told(masked: Build, caplog: pytest.LogCaptureFixture) -> None:
     given = {"w": torch.tensor([True, True, False, False])}
     for final, told in ((0.5, False), (0.75, True)):
-        make(masked, {"w": torch.ones(4)}, given=given, final_sparsity=final)[0].attach()
+        make(masked, {"w": torch.ones(4)}, given=given, final_sparsity=final)[0].first_masks()
         assert ("method.mask removes 0.50 of the weights" in caplog.text) is told
     assert "after 2 steps, goes on from 0.75" in caplog.text
 
@@ -136,7 +137,7 @@ def test_a_mask_of_another_sparsity_than_the_first_is_told(masked: Build, caplog
 def test_one_threshold_per_tensor_where_asked(masked: Build) -> None:
     tensors = {"small": torch.tensor([0.1, 0.2]), "large": torch.tensor([10.0, 20.0])}
     method, _ = make(masked, tensors, scope="per_layer")
-    method.attach()
+    method.first_masks()
     assert values(method) == [0.0, pytest.approx(0.2)]
     assert values(method, 1) == [0.0, 20.0]
 
@@ -154,7 +155,7 @@ def test_sparsity_grows_linearly_and_stops_at_the_target(
 ) -> None:
     spec = Parp(final_sparsity=0.9, initial_sparsity=initial, growth_window=window)
     for step, sparsity in expected.items():
-        assert sparsity_at(step, 100, spec) == pytest.approx(sparsity, abs=1e-12)
+        assert spec.sparsity_at(step, 100) == pytest.approx(sparsity, abs=1e-12)
 
 
 def test_prunings_are_every_n_steps_and_after_the_last() -> None:

@@ -52,9 +52,9 @@ def test_masked_lm_loss_and_gradients_are_those_of_transformers(build: Any) -> N
     model = build()
     expected_loss, expected = model(**batch()).loss.item(), own_gradients(model)
     objective = TokenObjective(model, None, ALONE, autocast=False)
-    loss, sums, _ = objective(batch(), 1 / 3, 0.0)
+    loss, sums, _ = objective(batch(), [1 / 3])
     assert loss.item() == pytest.approx(expected_loss, rel=1e-5)
-    assert sums.tolist() == pytest.approx([3 * expected_loss, 0.0], rel=1e-5)
+    assert sums.tolist() == pytest.approx([3 * expected_loss], rel=1e-5)
     loss.backward()
     for name, parameter in model.named_parameters():
         if name in expected:
@@ -73,7 +73,7 @@ def test_distillation_counts_all_tokens_but_padding_or_the_predicted_ones(predic
     weights = Weights(0.5, 0.5, 2.0, predicted_only, 3)
     objective = TokenObjective(student, teacher, weights, autocast=False)
     assert objective.counts(batch()).tolist() == [3, num_rows]
-    loss, sums, _ = objective(batch(), 1 / 3, 1 / num_rows)
+    loss, sums, _ = objective(batch(), [1 / 3, 1 / num_rows])
     assert sums.tolist() == pytest.approx([task.item(), kl_BL[rows_BL].sum().item()], rel=1e-5)
     assert loss.item() == pytest.approx(0.5 * task.item() / 3 + 0.5 * kl_BL[rows_BL].mean().item(), rel=1e-5)
 
@@ -82,13 +82,14 @@ def test_evaluation_without_a_teacher_scale_asks_no_teacher() -> None:
     student, teacher = bert(0), bert(1)
     objective = TokenObjective(student, teacher, MIXED, autocast=False)
     teacher.bert.forward = None  # calling it would fail
-    _, sums, _ = objective(batch(), 1.0, 0.0)
+    assert objective.only_task == (1.0, 0.0)
+    _, sums, _ = objective(batch(), objective.only_task)
     assert sums[0].item() == pytest.approx(3 * bert(0)(**batch()).loss.item(), rel=1e-5)
 
 
 def test_the_task_is_measured_even_where_only_the_teacher_is_learned_from() -> None:
     pure = Weights(task=0.0, teacher=1.0, temperature=2.0, predicted_only=False, chunk_rows=3)
-    _, sums, _ = TokenObjective(bert(0), bert(1), pure, autocast=False)(batch(), 1.0, 0.0)
+    _, sums, _ = TokenObjective(bert(0), bert(1), pure, autocast=False)(batch(), [1.0, 0.0])
     assert sums[0].item() == pytest.approx(3 * bert(0)(**batch()).loss.item(), rel=1e-5)
 
 
@@ -101,7 +102,7 @@ def test_the_teacher_is_neither_a_parameter_nor_saved_nor_moved_to_train_mode() 
     objective.train()
     assert not teacher.training
     assert objective.teacher is teacher
-    objective(batch(), 1.0, 1.0)[0].backward()
+    objective(batch(), [1.0, 1.0])[0].backward()
     assert all(p.grad is None for p in teacher.parameters())
 
 
@@ -118,7 +119,7 @@ def test_closing_gives_the_student_its_logits_back() -> None:
 def test_tied_embeddings_get_both_gradients() -> None:
     model = bert()
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    TokenObjective(model, None, ALONE, autocast=False)(batch(), 1.0, 0.0)[0].backward()
+    TokenObjective(model, None, ALONE, autocast=False)(batch(), [1.0])[0].backward()
     tied = model.get_input_embeddings().weight.grad.clone()
     other = bert()
     (other(**batch()).loss * 3).backward()
@@ -126,8 +127,8 @@ def test_tied_embeddings_get_both_gradients() -> None:
 
 
 def test_bf16_autocast_is_close() -> None:
-    exact = TokenObjective(bert(0), bert(1), MIXED, autocast=False)(batch(), 1.0, 1.0)[0]
-    near = TokenObjective(bert(0), bert(1), MIXED, autocast=True)(batch(), 1.0, 1.0)[0]
+    exact = TokenObjective(bert(0), bert(1), MIXED, autocast=False)(batch(), [1.0, 1.0])[0]
+    near = TokenObjective(bert(0), bert(1), MIXED, autocast=True)(batch(), [1.0, 1.0])[0]
     assert near.dtype == torch.float32
     assert near.item() == pytest.approx(exact.item(), rel=0.03)
     near.backward()
@@ -144,7 +145,7 @@ def test_a_model_that_works_on_its_logits_is_refused() -> None:
     head.forward = lambda hidden: after(head.decoder(head.transform(hidden)))
     objective = TokenObjective(model, None, ALONE, autocast=False)
     with pytest.raises(ModelError, match="BertForMaskedLM does something after its output layer"):
-        objective(batch(), 1.0, 0.0)
+        objective(batch(), [1.0])
 
 
 def test_classification_mixes_cross_entropy_and_kl_over_every_sequence() -> None:
@@ -156,7 +157,7 @@ def test_classification_mixes_cross_entropy_and_kl_over_every_sequence() -> None
     kl = 4 * F.kl_div(torch.log_softmax(z / 2, 1), torch.softmax(u / 2, 1), reduction="sum")
     objective = SequenceObjective(student, teacher, MIXED, autocast=False)
     assert objective.counts(inputs).tolist() == [2, 2]
-    loss, sums, logits_BC = objective(inputs, 1 / 2, 1 / 2)
+    loss, sums, logits_BC = objective(inputs, [1 / 2, 1 / 2])
     assert sums.tolist() == pytest.approx([task.item(), kl.item()], rel=1e-5)
     assert loss.item() == pytest.approx(task.item() / 4 + kl.item() / 4, rel=1e-5)
     torch.testing.assert_close(logits_BC.double(), z.detach(), rtol=1e-5, atol=1e-6)
@@ -165,5 +166,5 @@ def test_classification_mixes_cross_entropy_and_kl_over_every_sequence() -> None
 
 def test_the_weight_of_an_evaluation_batch_is_not_handed_to_the_model() -> None:
     inputs = {**batch(), "weight": torch.ones(2)}
-    loss, _, _ = TokenObjective(bert(), None, ALONE, autocast=False)(inputs, 1 / 3, 0.0)
+    loss, _, _ = TokenObjective(bert(), None, ALONE, autocast=False)(inputs, [1 / 3])
     assert loss.item() == pytest.approx(bert()(**batch()).loss.item(), rel=1e-5)

@@ -69,10 +69,10 @@ def test_loss_and_gradients_are_those_of_transformers(batch: Batch, noise_NGV: t
     expected.loss.backward()
     model = pretraining_model()
     ours = objective(model, gumbel={"max": 1.5, "decay": 1.0}).train(training)
-    loss, sums, facts = ours(batch, 1.0, 0.0)
+    loss, sums, facts = ours(batch, [1.0])
     loss.backward()
     assert loss.item() == pytest.approx(expected.loss.item(), rel=1e-5)
-    assert sums.tolist() == [loss.item(), 0.0]
+    assert sums.tolist() == [loss.item()]
     check_equal(gradients(model), gradients(other))
     if training:
         assert facts is None
@@ -86,8 +86,8 @@ def test_loss_and_gradients_are_those_of_transformers(batch: Batch, noise_NGV: t
 
 def test_the_scale_is_in_the_loss_before_backward(batch: Batch, noise_NGV: torch.Tensor) -> None:
     whole, scaled = pretraining_model(), pretraining_model()
-    objective(whole)(batch, 1.0, 0.0)[0].backward()
-    loss, sums, _ = objective(scaled)(batch, 1 / 25, 0.0)
+    objective(whole)(batch, [1.0])[0].backward()
+    loss, sums, _ = objective(scaled)(batch, [1 / 25])
     loss.backward()
     assert loss.item() == pytest.approx(sums[0].item() / 25)
     check_equal(gradients(scaled), {name: grad / 25 for name, grad in gradients(whole).items()})
@@ -108,11 +108,11 @@ def test_two_micro_batches_give_the_gradients_of_one_without_the_diversity_term(
     batch: Batch, noise_NGV: torch.Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, cut = pretraining_model(), pretraining_model()
-    objective(whole, diversity_weight=0.0)(batch, 1.0, 0.0)[0].backward()
+    objective(whole, diversity_weight=0.0)(batch, [1.0])[0].backward()
     cut_noise(noise_NGV, batch, monkeypatch)
     ours = objective(cut, diversity_weight=0.0)
     for half in halves(batch):
-        ours(half, 1.0, 0.0)[0].backward()
+        ours(half, [1.0])[0].backward()
     check_equal(gradients(cut), gradients(whole))
 
 
@@ -122,7 +122,7 @@ def test_of_two_micro_batches_each_has_a_diversity_term_of_its_own(
     """Weighted by their masked frames, so the sum of two is what a batch of equal parts would have."""
 
     def with_and_without(inputs: Batch) -> list[float]:
-        return [objective(pretraining_model(), diversity_weight=w)(inputs, 1.0, 0.0)[1][0].item() for w in (0.0, 0.1)]
+        return [objective(pretraining_model(), diversity_weight=w)(inputs, [1.0])[1][0].item() for w in (0.0, 0.1)]
 
     plain, diverse = with_and_without(batch)
     twice = {name: torch.cat([value, value]) for name, value in batch.items()}
@@ -136,12 +136,12 @@ def test_of_two_micro_batches_each_has_a_diversity_term_of_its_own(
 
 def test_frames_that_are_not_masked_and_rows_that_fill_up_do_not_count(batch: Batch) -> None:
     model = objective(pretraining_model()).eval()
-    _, whole, _ = model(halves(batch)[1], 1.0, 0.0)
+    _, whole, _ = model(halves(batch)[1], [1.0])
     weighted = {**batch, "weight": torch.tensor([0.0, 1.0, 1.0])}
-    _, sums, (_, wins, counts_GV) = model(weighted, 1.0, 0.0)
+    _, sums, (_, wins, counts_GV) = model(weighted, [1.0])
     frames = int(batch["time_mask"][1:].sum())
     assert sums[0].item() == pytest.approx(whole[0].item(), rel=1e-5)
-    assert model.counts(weighted).tolist() == [frames, 0]
+    assert model.counts(weighted).tolist() == [frames]
     assert counts_GV.sum(1).tolist() == [frames, frames]
     assert 0 <= int(wins) <= frames
     assert masked_frames(weighted)[0].sum() == 0
@@ -151,7 +151,7 @@ def test_a_batch_without_masked_frames_gives_zero_gradients_to_every_weight(batc
     """Engines wait for a gradient of every weight on every rank."""
     model = pretraining_model()
     nothing = {**batch, "time_mask": torch.zeros_like(batch["time_mask"])}
-    loss, _, _ = objective(model)(nothing, 1.0, 0.0)
+    loss, _, _ = objective(model)(nothing, [1.0])
     loss.backward()
     assert loss.item() == 0.0
     assert all(p.grad is not None and not p.grad.any() for p in model.parameters())
@@ -160,7 +160,7 @@ def test_a_batch_without_masked_frames_gives_zero_gradients_to_every_weight(batc
 def test_padding_is_not_seen(batch: Batch) -> None:
     model = objective(pretraining_model()).eval()
     louder = {**batch, "input_values": torch.where(batch["attention_mask"] > 0, batch["input_values"], 3.0)}
-    assert model(louder, 1.0, 0.0)[0].item() == pytest.approx(model(batch, 1.0, 0.0)[0].item(), rel=1e-4)
+    assert model(louder, [1.0])[0].item() == pytest.approx(model(batch, [1.0])[0].item(), rel=1e-4)
 
 
 def test_logits_by_hand() -> None:
@@ -214,7 +214,7 @@ def test_noise_comes_from_the_generator_and_evaluation_has_none(batch: Batch) ->
 
     def loss(seed: int) -> float:
         torch.manual_seed(seed)
-        return float(model(batch, 1.0, 0.0)[1][0])
+        return float(model(batch, [1.0])[1][0])
 
     model.train()
     assert loss(1) == loss(1) != loss(2)
@@ -230,8 +230,8 @@ def test_gumbel_noise_has_the_distribution_of_its_name() -> None:
 
 
 def test_bf16_autocast_is_close(batch: Batch) -> None:
-    exact = objective(pretraining_model()).eval()(batch, 1.0, 0.0)[0]
-    near = objective(pretraining_model(), autocast=True).eval()(batch, 1.0, 0.0)[0]
+    exact = objective(pretraining_model()).eval()(batch, [1.0])[0]
+    near = objective(pretraining_model(), autocast=True).eval()(batch, [1.0])[0]
     assert near.dtype == torch.float32
     assert near.item() == pytest.approx(exact.item(), rel=0.05)
     near.backward()

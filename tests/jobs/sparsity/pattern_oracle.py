@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from hypothesis import strategies as st
 
+from prunus.configs.values.selection import Selection
 from prunus.jobs.engine.shards import Shard
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.sparsity.selector import Selector
@@ -33,6 +34,10 @@ class Rule:
     scope: str = "per_layer"
     group_by: str | None = None
     final_sparsity: float = 0.0
+
+    @property
+    def selection(self) -> Selection:
+        return Selection(self.pattern, self.norm, self.scope, self.group_by)
 
 
 @dataclass
@@ -203,7 +208,9 @@ def select_on_ranks(
             shape = tuple(array.shape)
             shards.append(Shard(name, i, shape, begin, end - begin, cuts is None, nothing, nothing, nothing))
             runs.append(torch.from_numpy(array.ravel()[begin:end].copy()))
-        return list(Selector(rule, shards, ranks, model.num_heads).select(runs, sparsity))
+        return list(
+            Selector(rule.selection, rule.final_sparsity, shards, ranks, model.num_heads).select(runs, sparsity)
+        )
 
     kept = run_gang(world_size, act)
     for of_rank in kept:

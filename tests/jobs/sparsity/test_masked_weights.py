@@ -88,18 +88,18 @@ def test_moments_can_be_left_alone(masked: Build, train_step: Step) -> None:
     weights, optimizer = trained(masked, train_step)
     parameter = weights.shards[0].parameter
     before = {key: optimizer.state[parameter][key].clone() for key in ("exp_avg", "exp_avg_sq")}
-    weights.set_masks(half(), moments=False, hold=False)
+    weights.set_masks(half(), moments=(), hold=False)
     assert torch.count_nonzero(parameter[~half()["first"]]) == 0
     assert all(torch.equal(optimizer.state[parameter][key], moment) for key, moment in before.items())
     with pytest.raises(AssertionError, match="cannot be held"):
-        weights.set_masks(half(), moments=False)
+        weights.set_masks(half(), moments=())
 
 
 def test_runs_take_the_same_options(masked: Build, train_step: Step) -> None:
     weights, optimizer = trained(masked, train_step)
     moment = optimizer.state[weights.shards[0].parameter]["exp_avg"]
     before = moment.clone()
-    weights.set_local([mask.flatten() for mask in half().values()], moments=False, hold=False)
+    weights.set_local([mask.flatten() for mask in half().values()], moments=(), hold=False)
     assert not weights.held
     assert torch.equal(moment, before)
     assert all(torch.equal(weights.masks[name], mask) for name, mask in half().items())
@@ -107,7 +107,7 @@ def test_runs_take_the_same_options(masked: Build, train_step: Step) -> None:
 
 def test_a_mask_held_after_one_that_was_not_holds(masked: Build, train_step: Step) -> None:
     weights, optimizer = trained(masked, train_step)
-    weights.set_masks(half(), moments=False, hold=False)
+    weights.set_masks(half(), moments=(), hold=False)
     for _ in range(3):
         train_step(weights, optimizer, [torch.full((6, 4), 3.0), torch.ones(5, 3)])
     weights.set_masks(half())
@@ -120,7 +120,7 @@ def test_a_mask_held_after_one_that_was_not_holds(masked: Build, train_step: Ste
 
 def test_masked_weights_are_zero_inside_and_bit_equal_after(masked: Build, train_step: Step) -> None:
     weights, optimizer = trained(masked, train_step)
-    weights.set_masks(half(), moments=False, hold=False)
+    weights.set_masks(half(), moments=(), hold=False)
     train_step(weights, optimizer, [torch.full((6, 4), 3.0), torch.ones(5, 3)])
     parameter = weights.shards[0].parameter
     odd = torch.tensor([-0.0, -1e-40, float("nan"), float("inf")])
@@ -163,7 +163,7 @@ def test_the_low_precision_copy_is_zero_inside_and_bit_equal_after(alone: Ranks)
     optimizer = torch.optim.AdamW([parameter])
     shard = _WithCopy("first", 0, (6, 4), 0, 24, False, parameter, optimizer, parts)
     weights = MaskedWeights([shard], None, alone)
-    weights.set_masks({"first": half()["first"]}, moments=False, hold=False)
+    weights.set_masks({"first": half()["first"]}, moments=(), hold=False)
     gone = ~half()["first"].flatten()
     assert torch.count_nonzero(parts["copy"][gone]) == 0
     master[gone] = -0.3

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prunus.configs.values.selection import Selection
 from prunus.jobs.errors import PruningError
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.sparsity.selector import Selector
@@ -98,4 +99,4 @@ def test_a_number_of_inputs_that_m_does_not_divide_is_refused_with_the_weight(al
     shards = whole_shards(["fits", "odd", "odder"], [(3, 8), (4, 6), (8, 9)])
     message = "groups of 4 do not fit 2 of 3 weights: odd of shape [4, 6] has a number of inputs that 4 does not divide"
     with pytest.raises(PruningError, match=re.escape(message)):
-        Selector(Rule("2:4", final_sparsity=0.5), shards, alone)
+        Selector(Selection("2:4"), 0.5, shards, alone)

@@ -243,3 +243,48 @@ def test_weights_that_repeat_at_the_distance_of_the_sample_cost_passes_and_chang
     (kept,) = keep_on_ranks([values], [[0, 200_000]], num_remove)
     assert [kept] == brute_force([values], num_remove)
     assert len(passes) > 1
+
+
+@settings(max_examples=40)
+@given(
+    seed=st.integers(0, 2**32 - 1), size=st.integers(1, 5_000), ranks=st.integers(1, 3), spread=st.sampled_from([1, 8])
+)
+def test_signed_scores_go_from_the_most_negative_on(seed: int, size: int, ranks: int, spread: int) -> None:
+    """Against a stable sort of the values themselves; with ``spread`` 1 most of them tie, zeros of both signs too."""
+    rng = np.random.default_rng(seed)
+    values = (rng.integers(-3 * spread, 3 * spread + 1, size) / np.float32(2)).astype(np.float32)
+    values[rng.random(size) < 0.1] = -0.0
+    num_remove = int(rng.integers(0, size + 1))
+    expected = np.ones(size, dtype=bool)
+    expected[np.argsort(values, kind="stable")[:num_remove]] = False
+    cuts = [size * rank // ranks for rank in range(ranks + 1)]
+
+    def act(own: Ranks) -> list[torch.Tensor]:
+        begin, end = cuts[own.rank], cuts[own.rank + 1]
+        run = Scores("w", 0, begin, torch.from_numpy(values[begin:end].copy()), ranks == 1, signed=True)
+        return keep_largest([run], num_remove, own)
+
+    found = torch.cat([kept[0] for kept in run_gang(ranks, act)]).numpy()
+    assert found.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -float("nan"), float("inf"), -float("inf")])
+def test_signed_scores_that_have_no_order_are_refused(alone: Ranks, bad: float) -> None:
+    values = torch.tensor([1.0, -2.0, bad])
+    with pytest.raises(PruningError, match="NaN or infinite in w"):
+        keep_largest([Scores("w", 0, 0, values, True, signed=True)], 1, alone)
+
+
+def test_signed_scores_of_a_large_pool(gang: Any) -> None:
+    """Large enough to be sampled, with ties at the threshold."""
+    torch.manual_seed(0)
+    values = (torch.randn(300_000) * 50).round() / 50
+    for num_remove in (1, 149_999, 150_000, 240_000, 299_999):
+        expected = torch.ones(300_000, dtype=torch.bool)
+        expected[values.argsort(stable=True)[:num_remove]] = False
+
+        def act(ranks: Ranks, k: int = num_remove) -> list[torch.Tensor]:
+            half = 150_000 * ranks.rank
+            return keep_largest([Scores("w", 0, half, values[half : half + 150_000], False, signed=True)], k, ranks)
+
+        assert torch.equal(torch.cat([kept[0] for kept in gang(2, act)]), expected), num_remove

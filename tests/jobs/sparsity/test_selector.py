@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from prunus.configs.values.selection import Selection
 from prunus.jobs.engine.shards import Shard
 from prunus.jobs.errors import PruningError
 from prunus.jobs.ranks import Ranks
@@ -202,7 +203,7 @@ def test_a_weight_without_a_group_is_named(group_by: str) -> None:
     shards = whole_shards(["layer.0.w", "other.w"], [(2, 2), (2, 2)])
     message = re.escape(f"method.group_by {group_by!r} names no group for other.w; let it match every prunable weight")
     with pytest.raises(PruningError, match=message):
-        Selector(Rule(scope="per_group", group_by=group_by), shards, ALONE)
+        Selector(Selection(scope="per_group", group_by=group_by), 0.0, shards, ALONE)
 
 
 # Numbers that have no order
@@ -237,7 +238,7 @@ def test_a_weight_that_is_no_number_on_one_rank_is_named_on_all(rule: Rule, bad:
         if ranks.rank == 1:
             runs[victim][3] = bad
         with pytest.raises(PruningError, match="weights are NaN or infinite in") as caught:
-            list(Selector(rule, shards, ranks, 2).select(runs, sparsity))
+            list(Selector(rule.selection, rule.final_sparsity, shards, ranks, 2).select(runs, sparsity))
         refused.append(str(caught.value))
 
     run_gang(2, act)

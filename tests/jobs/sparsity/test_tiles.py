@@ -193,7 +193,13 @@ def test_of_equal_sublayers_the_first_of_the_model_go_whatever_their_kind() -> N
 
 
 def selector(rule: Rule, shapes: dict[str, tuple[int, ...]], num_heads: int | None = None) -> Selector:
-    return Selector(rule, whole_shards(list(shapes), list(shapes.values())), Ranks(0, 1, CPU), num_heads)
+    return Selector(
+        rule.selection,
+        rule.final_sparsity,
+        whole_shards(list(shapes), list(shapes.values())),
+        Ranks(0, 1, CPU),
+        num_heads,
+    )
 
 
 ATTENTION = {f"encoder.layer.0.attention.self.{n}.weight": (6, 6) for n in ("query", "key", "value")}

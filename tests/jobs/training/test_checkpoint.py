@@ -112,7 +112,7 @@ def test_masks_that_are_not_held_come_back_so_and_the_weights_as_they_were(
     def adjusting() -> tuple[MaskedWeights, torch.optim.AdamW]:
         weights, optimizer = masked({"w": torch.arange(1.0, 7.0).view(2, 3)})
         train_step(weights, optimizer, target)
-        weights.set_masks(kept, moments=False, hold=False)
+        weights.set_masks(kept, moments=(), hold=False)
         train_step(weights, optimizer, target)  # removed weights move, and would be lost under a held mask
         return weights, optimizer
 
