@@ -11,6 +11,7 @@ from pydantic import Field
 from prunus.configs.methods.dense import Dense
 from prunus.configs.methods.gradual_magnitude import GradualMagnitude
 from prunus.configs.methods.locked import Locked
+from prunus.configs.methods.movement import Movement
 from prunus.configs.methods.parp import Parp
 
-MethodSpec = Annotated[Dense | GradualMagnitude | Locked | Parp, Field(discriminator="name")]
+MethodSpec = Annotated[Dense | GradualMagnitude | Locked | Movement | Parp, Field(discriminator="name")]

@@ -7,12 +7,14 @@ from prunus.jobs.methods.base import Method, Start
 from prunus.jobs.methods.dense import DenseMethod
 from prunus.jobs.methods.gradual_magnitude import GradualMagnitudeMethod
 from prunus.jobs.methods.locked import LockedMethod
+from prunus.jobs.methods.movement import MovementMethod
 from prunus.jobs.methods.parp import ParpMethod
 
 METHODS: dict[str, type[Method[Any]]] = {
     "dense": DenseMethod,
     "gradual_magnitude": GradualMagnitudeMethod,
     "locked": LockedMethod,
+    "movement": MovementMethod,
     "parp": ParpMethod,
 }
 

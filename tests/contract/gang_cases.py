@@ -50,6 +50,13 @@ EXAMPLES: dict[str, Example] = {
         nothing={"name": "gradual_magnitude", "final_sparsity": 0.0, "update_every": 2},
     ),
     "locked": Example({"name": "locked"}, 0.75, from_sparse=True),
+    "movement": Example(
+        {"name": "movement", "final_sparsity": 0.8, "growth_window": [0.25, 0.75]},
+        0.8,
+        nothing={"name": "movement", "final_sparsity": 0.0, "freeze_embeddings": False},
+        dead=("exp_avg",),
+        frozen=("bert.embeddings.word_embeddings.weight",),
+    ),
     "parp": Example(
         {
             "name": "parp",

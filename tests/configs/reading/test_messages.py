@@ -19,9 +19,9 @@ PRUNE = "method: {name: gradual_magnitude, final_sparsity: %s}\n"
         (PRUNE % "true", "final_sparsity must not be true or false, got true"),
         (PRUNE % "[0.5]", "r.yaml:5: method.final_sparsity: must be a number, got [0.5]"),
         ("method: {name: gradualmagnitude}\n", "r.yaml:5: method.name: unknown method 'gradualmagnitude'; known: "
-         "dense, gradual_magnitude, locked, parp; did you mean 'gradual_magnitude'?"),
+         "dense, gradual_magnitude, locked, movement, parp; did you mean 'gradual_magnitude'?"),
         ("method: {final_sparsity: 0.5}\n",
-         "r.yaml:5: method.name: is missing; known: dense, gradual_magnitude, locked, parp"),
+         "r.yaml:5: method.name: is missing; known: dense, gradual_magnitude, locked, movement, parp"),
         ("method: dense\n", "r.yaml:5: method: must be a mapping of keys, got dense; write {name: dense}"),
         ("method:\n", "r.yaml:5: method: must be a mapping of keys, got null"),
         ("method: {name: locked, final_sparsity: 0.5}\n",
