@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from prunus.cluster.worker import RESULT, run_rank
-from prunus.configs import ComparisonSpec, Launch, Outcome, RankError, StopReason, __version__
+from prunus.configs import Launch, Outcome, RankError, StopReason, __version__
 from prunus.configs.artifacts.atomic_write import write_atomic
 from prunus.configs.artifacts.layout import JobDirectory
 
@@ -98,10 +98,10 @@ def _fence(directory: JobDirectory, launch: Launch) -> bool:
 
 
 def _run(launch: Launch, path: str) -> None:
-    """Run all ranks to their end. A comparison has one and trains nothing: Ray Train's actors (18 CPU seconds) would be
-    most of its work, and Ray Jobs has placed this process where its CPU is free.
+    """Run all ranks to their end. A job without a gang runs here: Ray Train's actors (18 CPU seconds) would be most of
+    its work, and Ray Jobs has placed this process where its CPU is free.
     """
-    if isinstance(launch.spec, ComparisonSpec):
+    if not launch.spec.needs_gang:
         os.nice(_NICENESS)
         run_rank({"launch": path})
         return

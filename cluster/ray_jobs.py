@@ -18,7 +18,7 @@ import httpx
 
 from prunus.cluster.errors import ClusterRefused, ClusterUnreachable
 from prunus.cluster.executor import Capacity, Node, Poll, RayStatus
-from prunus.configs import ComparisonSpec, Launch
+from prunus.configs import Launch
 from prunus.configs.artifacts.layout import JobDirectory
 
 log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class RayJobs:
         """See ``Executor.submit``."""
         path = JobDirectory(launch.job_dir).launch(launch.attempt)
         # A comparison runs in the driver itself (``cluster.driver``); of a gang, the ranks hold what is asked for.
-        cpus = launch.spec.resources.cpus_per_rank if isinstance(launch.spec, ComparisonSpec) else 0
+        cpus = 0 if launch.spec.needs_gang else launch.spec.resources.cpus_per_rank
         self._start(launch, launch.attempt_id, "prunus.cluster.driver", path, attempt_environment(launch), cpus)
 
     def publish(self, launch: Launch, submission_id: str) -> None:

@@ -1,7 +1,7 @@
 """What all kinds of jobs have in common."""
 
 from abc import abstractmethod
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -27,6 +27,9 @@ class JobBase(Strict):
     resources: Resources = Resources()
     timeout_s: float | None = Field(default=None, gt=0.0)
     """Longest running time of one attempt in seconds; None: no limit."""
+
+    needs_gang: ClassVar[bool] = True
+    """Whether ranks meet in a process group; a job without one runs in a single process."""
 
     @property
     @abstractmethod

@@ -1,7 +1,7 @@
 """Jobs that train nothing and compare what others left."""
 
 import re
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import model_validator
 
@@ -42,6 +42,8 @@ class Compare(Strict):
 
 class ComparisonSpec(JobBase):
     """One job that compares: masks with each other, metrics against sparsity. One rank, no GPU."""
+
+    needs_gang: ClassVar[bool] = False
 
     compare: Compare
 

@@ -7,43 +7,33 @@ job.json, manifest.json last) -> MLflow
 import logging
 import re
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 from prunus.configs import ComparisonSpec, Launch, ResolvedSource
 from prunus.configs.artifacts.comparison.result import Comparison
 from prunus.configs.artifacts.layout import JobDirectory
 from prunus.configs.artifacts.manifest import MANIFEST, sha256_file
+from prunus.jobs.attempt import Attempt
 from prunus.jobs.comparison.compare import Candidate, compare, read_candidate, write
 from prunus.jobs.errors import UserError
 from prunus.jobs.models.sources import open_source
 from prunus.jobs.results.facts import spec_facts
 from prunus.jobs.results.finish import PUBLISH_WAIT_S, Result
 from prunus.jobs.results.records import write_manifest, write_record
-from prunus.jobs.tracking.heartbeat import Reporter
-from prunus.jobs.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
 _NO_PARAM_NAME = re.compile(r"[^A-Za-z0-9_.:/ -]")
 """What MLflow takes in no name of a parameter; references may hold it."""
 
 
-def compare_and_publish(
-    launch: Launch,
-    spec: ComparisonSpec,
-    directory: JobDirectory,
-    reporter: Reporter,
-    tracker: Tracker | None,
-    guard: Callable[[], None],
-) -> Result | None:
+def compare_and_publish(attempt: Attempt, spec: ComparisonSpec) -> Result | None:
     """Compare the sources of a launch, leave the artifacts and hand them to MLflow.
-
-    Args:
-        guard: Raises if a newer attempt exists; called before anything is written.
 
     Raises:
         JobError, ConfigError: A source is missing, damaged or has nothing to compare; no two masks fit each other.
     """
+    launch, directory = attempt.launch, attempt.directory
+    reporter, tracker = attempt.reporter, attempt.tracker
     reporter.phase("data")
     opened = {name: open_candidate(name, source, directory, launch) for name, source in launch.sources.items()}
     lineage = {name: text for name, (_, text) in opened.items()}
@@ -54,7 +44,7 @@ def compare_and_publish(
     for note in found.notes:
         log.warning("%s", note)
     reporter.phase("saving")
-    guard()
+    attempt.guard()
     root, metrics = directory.artifacts, _summary(found)
     shutil.rmtree(root, ignore_errors=True)  # of an attempt that died here
     write(found, root, launch.job_name)

@@ -10,6 +10,7 @@ When training has ended it leaves ``state-rank-N.pt``: what DeepSpeed's and torc
 """
 
 import prunus.jobs.run as job  # isort: skip - first: it repairs torchaudio before transformers is imported
+import prunus.jobs.kinds as kinds  # isort: skip
 import prunus.jobs.results.finish as results  # isort: skip
 
 import json
@@ -106,7 +107,7 @@ def run_rank(launch_path: Path, publish_wait_s: float) -> None:
     """Be one rank, in a fresh child process."""
     results.PUBLISH_WAIT_S = publish_wait_s
     launch = Launch.model_validate_json(launch_path.read_text(encoding="utf-8"))
-    trained = job.train  # type: ignore[attr-defined]
+    trained = kinds.train  # type: ignore[attr-defined]
 
     def observed(run: Training) -> dict[str, float]:
         metrics = trained(run)
@@ -115,7 +116,7 @@ def run_rank(launch_path: Path, publish_wait_s: float) -> None:
             torch.save(logits_of(run), Path(launch.job_dir) / f"logits-rank-{run.ranks.rank}.pt")
         return metrics
 
-    job.train = observed  # type: ignore[attr-defined]
+    kinds.train = observed  # type: ignore[attr-defined]
     job.run_rank(launch)
 
 
