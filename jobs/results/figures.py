@@ -11,9 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-History = list[tuple[int, float | None, float, dict[str, float]]]
-"""Per mask update: (step, target sparsity if there is one, sparsity reached, IOU of kept positions with the mask before
-by weight)."""
+from prunus.jobs.training.curves import History
 
 
 def sparsity_per_layer(sparsity: dict[str, float], path: Path) -> None:

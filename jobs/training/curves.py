@@ -1,4 +1,4 @@
-"""Points of the curves: sums since the last one, and the load of the machine."""
+"""Points of the curves: sums since the last one, the load of the machine, and the history of the masks."""
 
 import time
 
@@ -6,6 +6,10 @@ import psutil
 import torch
 
 from prunus.jobs.ranks import Ranks
+
+History = list[tuple[int, float | None, float, dict[str, float]]]
+"""Per mask update: (step, target sparsity if there is one, sparsity reached, IOU of kept positions with the mask before
+by weight)."""
 
 
 def system_metrics(ranks: Ranks) -> dict[str, float]:

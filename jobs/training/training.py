@@ -10,11 +10,11 @@ from prunus.jobs.data.pipeline.batches import TaskData
 from prunus.jobs.engine.engine import Engine
 from prunus.jobs.methods import Method
 from prunus.jobs.ranks import Ranks
-from prunus.jobs.results.figures import History
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
 from prunus.jobs.tasks import Task
 from prunus.jobs.tracking.heartbeat import Reporter
 from prunus.jobs.tracking.tracker import Tracker
+from prunus.jobs.training.curves import History
 
 _OPTIMIZER = {"seed", "lr", "weight_decay", "betas", "eps", "max_grad_norm"}
 """Parts of ``train`` that a resumed job must share with the one that wrote the checkpoint."""
