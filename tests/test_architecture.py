@@ -12,12 +12,13 @@ import pytest
 from prunus.configs.methods.union import MethodSpec
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("configs", "jobs", "cluster", "service")
+ROOMS = ("configs", "jobs", "cluster", "runtime", "service")
 
 OURS = {
     "configs": {"configs"},
     "jobs": {"configs", "jobs"},
     "cluster": {"configs", "cluster"},
+    "runtime": {"configs", "runtime"},
     "service": {"configs", "cluster", "service"},
 }
 THIRD_PARTY = {
@@ -28,6 +29,7 @@ THIRD_PARTY = {
         "pydantic", "yaml", "sklearn", "matplotlib", "tokenizers", "huggingface_hub", "pyarrow", "psutil", "zstandard",
         "soundfile", "jiwer",
     },
+    "runtime": {"torch", "transformers", "safetensors", "numpy"},
     "cluster": {"ray", "httpx", "psutil", "pydantic", "yaml"},
     "service": {
         "fastapi", "starlette", "httpx", "uvicorn", "sqlalchemy", "alembic", "typer", "click", "rich", "mlflow",

@@ -13,7 +13,7 @@ from prunus import configs
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-ROOMS = ("configs", "jobs", "cluster", "service")
+ROOMS = ("configs", "jobs", "cluster", "runtime", "service")
 
 
 def test_one_name_is_installed() -> None:
