@@ -20,6 +20,7 @@ from prunus.jobs.engine.precision import bf16_slows_down, uses_autocast
 from prunus.jobs.engine.shards import shard_view
 from prunus.jobs.methods import METHODS, Start
 from prunus.jobs.methods.locked import fit_mask
+from prunus.jobs.models.anatomy import anatomy_of
 from prunus.jobs.models.compatibility import check_same_labels, check_same_tokenizer, check_same_units
 from prunus.jobs.models.inputs import load_tokenizer
 from prunus.jobs.models.load import load_model
@@ -87,7 +88,7 @@ def build_engine(
         shards = shard_view(prunable, engine.torch_optimizer, engine.engine_optimizer, ranks.rank)
         weights = MaskedWeights(shards, engine.engine_optimizer, ranks)
     num_steps = spec.train.num_steps or _steps_of_epochs(spec, data)
-    heads = getattr(student.config, "num_attention_heads", None)
+    heads = anatomy_of(student).num_heads
     # A method that prunes nothing never touches its weights.
     start = Start(weights or MaskedWeights([], engine.engine_optimizer, ranks), num_steps, ranks, given, heads, base)
     return engine, weights, start
