@@ -24,13 +24,14 @@ from prunus.configs.artifacts.weight_file import (
 )
 from prunus.configs.artifacts.zeros_report import Layer, Report, total
 from prunus.configs.errors import ArtifactMissing, ArtifactRefused, ConfigError, Damaged
+from prunus.configs.values.families import Family, guess_prunable, place_in
+from prunus.configs.values.family_table import family_of
 
 MASK_FORMAT = "prunus-mask"
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _SPARSITY = "sparsity.json"
-_ENCODER = re.compile(r"(^|\.)(encoder|transformer|layers?|blocks?|h)\.")
-_NEVER = re.compile(r"embed|norm|pooler|classifier|lm_head|(^|\.)cls\.|decoder|score|qa_outputs|predictions", re.I)
+_CONFIG = "config.json"
 
 
 def inspect(path: Path) -> Report:
@@ -108,17 +109,20 @@ def _verified(directory: Path) -> str:
 def _model_report(path: Path, files: list[WeightFile], directory: Path, notes: list[str]) -> Report:
     tensors = {info.name: (info, count) for file in files for info, count in _tensors(file)}
     recorded = _recorded(directory / _SPARSITY, {name: info for name, (info, _) in tensors.items()})
+    family = _family(directory)
     layers = []
     for name in sorted(tensors, key=_natural):
         info, count = tensors[name]
-        counted = name in recorded if recorded is not None else _looks_prunable(info)
+        counted = name in recorded if recorded is not None else _looks_prunable(info, family)
         layer = Layer(name=name, shape=info.shape, weights=info.num_elements, zeros=count(), counted=counted)
         layers.append(layer)
         if recorded is not None and counted and recorded[name] != layer.zeros:
             raise Damaged(
                 f"{name} has {layer.zeros:,} zeros, {_SPARSITY} says {recorded[name]:,}; do not use this model"
             )
-    if recorded is None:
+    if recorded is None and family is not None:
+        notes.append(f"no {_SPARSITY} here: prunable weights are those that a job prunes by default in this model type")
+    elif recorded is None:
         notes.append(f"no {_SPARSITY} here: which weights are prunable is a guess from their names and shapes")
     prunable = [layer for layer in layers if layer.counted]
     totals = (total("prunable weights", prunable, len(layers)), total("all weights", layers, len(layers)))
@@ -150,9 +154,19 @@ def _recorded(path: Path, tensors: dict[str, TensorInfo]) -> dict[str, int] | No
         raise Damaged(f"{path} cannot be read: {error!r}; fetch it again") from error
 
 
-def _looks_prunable(info: TensorInfo) -> bool:
-    is_matrix = len(info.shape) == 2 and info.name.endswith(".weight") and info.dtype[0] in "BF"
-    return is_matrix and bool(_ENCODER.search(info.name)) and not _NEVER.search(info.name)
+def _family(directory: Path) -> Family | None:
+    """Entry of the table for the model in a directory; None without a configuration or an entry."""
+    if not (directory / _CONFIG).is_file():
+        return None
+    return family_of(str(_read_json(directory / _CONFIG).get("model_type")))
+
+
+def _looks_prunable(info: TensorInfo, family: Family | None) -> bool:
+    if info.dtype[0] not in "BF":
+        return False
+    if family is not None:
+        return place_in(family, info.name) is not None
+    return guess_prunable(info.name, info.shape)
 
 
 def _mask_report(path: Path, files: list[WeightFile], notes: list[str]) -> Report:

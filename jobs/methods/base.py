@@ -27,6 +27,7 @@ from transformers import PreTrainedModel
 
 from prunus.configs.methods.base import MethodBase
 from prunus.jobs.engine.engine import ParamGroup
+from prunus.jobs.models.anatomy import Anatomy
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
 from prunus.jobs.sparsity.masks import Masks
@@ -88,9 +89,9 @@ class Method(ABC, Generic[SpecT]):
     def __init__(self, spec: SpecT) -> None:
         self.spec: SpecT = spec
 
-    def prepare(self, model: PreTrainedModel) -> list[ParamGroup]:
+    def prepare(self, model: PreTrainedModel, anatomy: Anatomy) -> list[ParamGroup]:
         """Change what the engine is about to take: freeze parameters, add some; returns those that are its own."""
-        del model
+        del model, anatomy
         return []
 
     def attach(self, start: Start) -> None:

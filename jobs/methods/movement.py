@@ -33,6 +33,7 @@ from prunus.jobs.engine.engine import ParamGroup
 from prunus.jobs.engine.gradients import gradient_L, overflowed
 from prunus.jobs.errors import CheckpointError
 from prunus.jobs.methods.base import Method, Start
+from prunus.jobs.models.anatomy import Anatomy
 from prunus.jobs.sparsity.overlap import Overlap
 from prunus.jobs.sparsity.select_smallest import Scores, keep_largest
 from prunus.jobs.sparsity.selector import Selector
@@ -49,9 +50,10 @@ class MovementMethod(Method[Movement]):
 
     reads_gradients = True
 
-    def prepare(self, model: PreTrainedModel) -> list[ParamGroup]:
+    def prepare(self, model: PreTrainedModel, anatomy: Anatomy) -> list[ParamGroup]:
         if self.spec.freeze_embeddings:
-            model.get_input_embeddings().requires_grad_(False)
+            for name in anatomy.embeddings:
+                model.get_parameter(name).requires_grad_(False)
         return []
 
     def attach(self, start: Start) -> None:

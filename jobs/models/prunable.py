@@ -1,51 +1,40 @@
 """Which weights of a model may be pruned, by name."""
 
+import logging
 import re
 from collections.abc import Iterable
-from typing import cast
 
 from torch import nn
 from transformers import PreTrainedModel
 
 from prunus.configs.values.prunable import Prunable
 from prunus.jobs.errors import PruningError
+from prunus.jobs.models.anatomy import Anatomy, anatomy_of, unreached
 
-_NOT_IN_ENCODER = re.compile(
-    r"(^|\.)(pooler|embeddings?(_\w+)?|feature_projection|feature_extractor|gru_rel_pos_linear)(\.|$)"
-)
-
-
-_MAPS_WITHOUT_LINEAR = {"XLNetRelativeAttention": ("q", "k", "v", "o", "r")}
-"""Linear maps that a module of transformers keeps as bare parameters: (hidden, heads, head size)."""
+log = logging.getLogger(__name__)
 
 
 def prunable_parameters(model: PreTrainedModel, rule: Prunable) -> dict[str, nn.Parameter]:
-    """Every ``nn.Linear.weight`` inside the encoder that the rule takes (with biases: each behind its weight), in the
-    model's order.
+    """Every linear map of the model's anatomy that the rule takes (with biases: each behind its weight), in the model's
+    order.
 
     Heads, pooler, embeddings, LayerNorm, biases and convolutional feature extractors are never among them.
 
     Raises:
         PruningError: Nothing is left, or a pattern matches nothing; names what exists.
     """
-    prefix = model.base_model_prefix if model.base_model is not model else ""
-    found = {
-        f"{name}.{kind}": cast(nn.Parameter, value)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-        and (not prefix or name.startswith(f"{prefix}."))
-        and not _NOT_IN_ENCODER.search(name)
-        for kind, value in (("weight", module.weight), ("bias", module.bias if rule.biases else None))
-        if value is not None
-    } | {
-        f"{name}.{key}": cast(nn.Parameter, getattr(module, key))
-        for name, module in model.named_modules()
-        for key in _MAPS_WITHOUT_LINEAR.get(type(module).__name__, ())
-    }
-    order = {name: place for place, (name, _) in enumerate(model.named_parameters())}
-    found = dict(sorted(found.items(), key=lambda item: order[item[0]]))
+    anatomy = anatomy_of(model)
+    names = set(anatomy.prunable)
+    if rule.biases:
+        names |= set(anatomy.biases.values())
+    found = {name: weight for name, weight in model.named_parameters() if name in names}
     if not found:
-        raise PruningError(f"{type(model).__name__} has no linear layer inside its encoder: nothing can be pruned")
+        raise PruningError(
+            f"{type(model).__name__} has no linear layer inside its encoder: nothing can be pruned; its matrices are "
+            f"{_kinds(model)}, and prunus prunes nn.Linear: use a model of another family"
+        )
+    if anatomy.family is None:
+        _say_generic(model, anatomy)
     for field in ("include", "exclude"):
         for pattern in getattr(rule, field):
             if not any(re.search(pattern, name) for name in found):
@@ -65,3 +54,30 @@ def prunable_parameters(model: PreTrainedModel, rule: Prunable) -> dict[str, nn.
 def listed(names: Iterable[str]) -> str:
     """Names with layer numbers folded, so that the list stays short."""
     return ", ".join(dict.fromkeys(re.sub(r"\.\d+\.", ".N.", name) for name in names))
+
+
+def _say_generic(model: PreTrainedModel, anatomy: Anatomy) -> None:
+    """One line: what the generic rule takes, what it cannot reach, and how to teach prunus the family."""
+    parameters = dict(model.named_parameters())
+    taken = sum(parameters[name].numel() for name in anatomy.prunable)
+    left = unreached(model, anatomy)
+    num_left = sum(weight.numel() for weight in left.values())
+    share = f"{100 * num_left / (taken + num_left):.0f}% of the weights in its matrices: {listed(left) or 'none'}"
+    log.warning(
+        "model type %s is not in the table of families: its linear layers are pruned (%s), heads and units unknown; "
+        "not pruned: %s. To teach prunus its parts, add an entry to prunus/configs/values/family_table.py",
+        anatomy.model_type,
+        listed(anatomy.prunable),
+        share,
+    )
+
+
+def _kinds(model: PreTrainedModel) -> str:
+    """Kinds of modules that hold matrices and no embeddings."""
+    kinds = {
+        type(module).__name__
+        for module in model.base_model.modules()
+        if not isinstance(module, nn.Embedding | nn.Linear)
+        and any(weight.dim() > 1 for weight in module.parameters(recurse=False))
+    }
+    return ", ".join(sorted(kinds)) or "none"

@@ -7,6 +7,9 @@ tiles of one place belong to one group, in one matrix or in several that go toge
     rows         tiles (1, C)            ffn_units    first: tiles (1, C); second: tiles (R, 1)
     columns      tiles (R, 1)            sublayers    tiles (R, C) of every matrix
 
+The table of families says which matrices these are. A gated feed-forward has two first ones, cut alike.
+With grouped queries several heads share a key and a value: what can be removed is then a key-value head with all of its
+heads, so that "heads" tiles are (R / groups, C) and (R, C / groups), and sparsity is the share of such groups.
 A rank that owns a run of a matrix adds up its part of every tile; the parts are added over ranks (8 bytes a group).
 They are integers, multiples of a 2^-k of the pool's largest element, because sums of floats depend on their order: so
 a group's score, and with it the mask, is the same on any number of ranks.
@@ -14,12 +17,12 @@ Letters: L elements of a local run, G groups, R rows, C columns.
 """
 
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from prunus.configs.values.family_table import place_of
 from prunus.configs.values.patterns import Blocks, Structure
 from prunus.jobs.engine.shards import Shard
 from prunus.jobs.errors import PruningError
@@ -27,12 +30,17 @@ from prunus.jobs.ranks import Ranks
 
 _BITS = 61
 """Of a sum: one less than int64 has beside the sign, for the rounding of each element."""
-_ENCODER_LAYER = re.compile(r"^(.*[._]layers?\.\d+)\.(.*)\.weight$")
-# Names in transformers: BERT, RoBERTa, ELECTRA | DistilBERT | wav2vec 2.0, HuBERT, WavLM | ALBERT.
-_INTO_HEADS = re.compile(r"(?:^|\.)(query|key|value|[qkv]_lin|[qkv]_proj)$")
-_OUT_OF_HEADS = re.compile(r"(?:^|\.)(attention\.output\.dense|out_lin|out_proj|attention\.dense)$")
-_INTO_UNITS = re.compile(r"(?:^|\.)(intermediate\.dense|lin1|intermediate_dense|fc1|ffn)$")
-_OUT_OF_UNITS = re.compile(r"(?:^|\.)(lin2|output_dense|fc2|ffn_output)$|^output\.dense$")
+_PART: dict[str, tuple[str, bool]] = {
+    "q": ("attention", True),
+    "k": ("attention", True),
+    "v": ("attention", True),
+    "into_heads": ("attention", True),
+    "o": ("attention", False),
+    "up": ("feed-forward", True),
+    "gate": ("feed-forward", True),
+    "down": ("feed-forward", False),
+}
+"""Sub-layer of each role in the table of families, and whether it leads in (its rows are cut) or out (its columns)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ def tilings(pattern: Blocks | Structure, shards: Sequence[Shard], num_heads: int
     """Cut the prunable weights into groups.
 
     Args:
-        num_heads: Attention heads of the model, for pattern ``heads``.
+        num_heads: Attention heads of the model (of the queries), for pattern ``heads``; None: not known.
 
     Raises:
         PruningError: A shape cannot be cut so, or no weight has such parts.
@@ -85,10 +93,10 @@ def tilings(pattern: Blocks | Structure, shards: Sequence[Shard], num_heads: int
     found: list[Tiling] = []
     if pattern in {"heads", "sublayers"}:
         for layer, into, out in parts["attention"]:
-            heads = 1 if pattern == "sublayers" else num_heads or 0
-            if not heads:
-                raise PruningError("pattern heads: the model's configuration has no num_attention_heads; use rows")
-            found.append(_joint(f"{layer} attention", into, out, heads))
+            if pattern == "heads" and not num_heads:
+                raise PruningError("pattern heads: the table of model families has no heads for this model; use rows")
+            groups = _num_head_groups(layer, into, out, num_heads) if pattern == "heads" and num_heads else 1
+            found.append(_joint(f"{layer} attention", into, out, groups))
     if pattern in {"ffn_units", "sublayers"}:
         for layer, into, out in parts["feed-forward"]:
             units = 1 if pattern == "sublayers" else (into[0].shape[0] if into else out[0].shape[1])
@@ -193,8 +201,6 @@ def _tiling(name: str, parts: list[tuple[Shard, int, int]]) -> Tiling:
 
 def _joint(name: str, into: list[Shard], out: list[Shard], groups: int) -> Tiling:
     """Rows of the matrices that lead in, and columns of the one that leads out."""
-    if len({shard.shape[0] for shard in into}) > 1:
-        raise PruningError(f"{name}: q, k and v have several numbers of heads, which no pattern knows yet; use rows")
     for shard, size in [(s, s.shape[0]) for s in into] + [(s, s.shape[1]) for s in out]:
         if size % groups:
             raise PruningError(f"{shard.name} of shape {list(shard.shape)} cannot be cut into {groups} equal parts")
@@ -204,28 +210,37 @@ def _joint(name: str, into: list[Shard], out: list[Shard], groups: int) -> Tilin
     )
 
 
+def _num_head_groups(layer: str, into: list[Shard], out: list[Shard], num_heads: int) -> int:
+    """How many parts of an attention can be removed: its heads, or with grouped queries its key-value heads.
+
+    q and the output have one head size of rows or columns per head, k and v per key-value head; so the smaller ones
+    tell how many of these there are.
+    """
+    widths = {shard.shape[0] for shard in into} | {shard.shape[1] for shard in out}
+    widest, narrowest = max(widths), min(widths)
+    if widest % num_heads:
+        return num_heads  # refused by name where the matrices are cut
+    head_size = widest // num_heads
+    groups = narrowest // head_size
+    if len(widths) > 2 or narrowest % head_size or not groups or num_heads % groups:
+        found = ", ".join(map(str, sorted(widths)))
+        raise PruningError(
+            f"{layer} attention: matrices of {found} outputs do not belong to {num_heads} heads of one size; use rows"
+        )
+    return groups
+
+
 def _parts(shards: Sequence[Shard]) -> dict[str, list[tuple[str, list[Shard], list[Shard]]]]:
-    """Matrices of each encoder layer by role: (layer, leading in, leading out)."""
-    layers: dict[str, dict[str, list[Shard]]] = {}
+    """Matrices of each sub-layer by the table of families: (layer, leading in, leading out)."""
+    layers: dict[tuple[str, str], tuple[list[Shard], list[Shard]]] = {}
     for shard in shards:
-        found = _ENCODER_LAYER.match(shard.name)
-        if found is None:
+        place = place_of(shard.name)
+        if place is None or place.role not in _PART:
             continue
-        roles = {
-            "into_heads": _INTO_HEADS,
-            "out_of_heads": _OUT_OF_HEADS,
-            "into_units": _INTO_UNITS,
-            "out_of_units": _OUT_OF_UNITS,
-        }
-        for role, pattern in roles.items():
-            if pattern.search(found[2]):
-                layers.setdefault(found[1], {}).setdefault(role, []).append(shard)
+        part, leads_in = _PART[place.role]
+        into, out = layers.setdefault((part, place.layer), ([], []))
+        (into if leads_in else out).append(shard)
     parts: dict[str, list[tuple[str, list[Shard], list[Shard]]]] = {"attention": [], "feed-forward": []}
-    for layer, roles_of in layers.items():
-        for part, into, out in (
-            ("attention", "into_heads", "out_of_heads"),
-            ("feed-forward", "into_units", "out_of_units"),
-        ):
-            if into in roles_of or out in roles_of:
-                parts[part].append((layer, roles_of.get(into, []), roles_of.get(out, [])))
+    for (part, layer), (into, out) in layers.items():
+        parts[part].append((layer, into, out))
     return parts

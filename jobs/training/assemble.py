@@ -22,6 +22,7 @@ from prunus.jobs.engine.precision import bf16_slows_down, uses_autocast
 from prunus.jobs.engine.shards import shard_view
 from prunus.jobs.methods import Method, Start, build_method
 from prunus.jobs.methods.locked import fit_mask
+from prunus.jobs.models.anatomy import anatomy_of
 from prunus.jobs.models.compatibility import check_same_labels, check_same_tokenizer, check_same_units
 from prunus.jobs.models.inputs import load_tokenizer
 from prunus.jobs.models.load import load_model
@@ -68,7 +69,8 @@ def build_engine(
         student.gradient_checkpointing_enable({"use_reentrant": False})
     teacher = _teacher(spec, origins, inputs, task, ranks)
     method = build_method(spec.method)
-    groups = method.prepare(student)
+    anatomy = anatomy_of(student)
+    groups = method.prepare(student, anatomy)
     prunable: dict[str, torch.nn.Parameter] = {}
     if method.prunes:
         assert not isinstance(spec.method, Dense)
@@ -100,7 +102,7 @@ def build_engine(
         num_steps=num_steps,
         ranks=ranks,
         given_mask=given,
-        num_heads=getattr(student.config, "num_attention_heads", None),
+        num_heads=anatomy.num_heads,
         base_sha256=base,
         lr_factor=lambda step: lr_factor(step, num_steps, spec.train.lr, spec.method),
     )

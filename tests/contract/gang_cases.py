@@ -55,7 +55,7 @@ EXAMPLES: dict[str, Example] = {
         0.8,
         nothing={"name": "movement", "final_sparsity": 0.0, "freeze_embeddings": False},
         dead=("exp_avg",),
-        frozen=("bert.embeddings.word_embeddings.weight",),
+        frozen=tuple(f"bert.embeddings.{table}_embeddings.weight" for table in ("word", "position", "token_type")),
     ),
     "parp": Example(
         {

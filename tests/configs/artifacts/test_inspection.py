@@ -58,6 +58,35 @@ def test_without_a_record_the_guess_takes_encoder_matrices_and_says_so(tmp_path:
     assert any("guess" in note for note in report.notes)
 
 
+def test_without_a_record_the_table_of_families_says_what_counts(tmp_path: Path) -> None:
+    """XLNet's attention is made of parameters of three dimensions, which no guess from names would take."""
+    tensors = {
+        "transformer.word_embedding.weight": weight((10, 4), 4),
+        "transformer.layer.0.rel_attn.q": weight((4, 2, 2), 3),
+        "transformer.layer.0.rel_attn.seg_embed": weight((2, 2, 2), 1),
+        "transformer.layer.0.ff.layer_1.weight": weight((6, 4), 5),
+        "sequence_summary.summary.weight": weight((4, 4), 6),
+    }
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"model_type": "xlnet"}')
+    report = inspect(tmp_path)
+    assert {layer.name: layer.zeros for layer in report.layers if layer.counted} == {
+        "transformer.layer.0.rel_attn.q": 3,
+        "transformer.layer.0.ff.layer_1.weight": 5,
+    }
+    assert any("model type" in note for note in report.notes)
+    assert not any("guess" in note for note in report.notes)
+
+
+@pytest.mark.parametrize("config", ['{"model_type": "unheard-of"}', "{}"])
+def test_a_model_type_that_the_table_lacks_is_guessed(config: str, tmp_path: Path) -> None:
+    save_file(model(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(config)
+    report = inspect(tmp_path)
+    assert [layer.name for layer in report.layers if layer.counted] == [QUERY, DENSE]
+    assert any("guess" in note for note in report.notes)
+
+
 def test_a_record_that_disagrees_with_the_file_is_refused(tmp_path: Path) -> None:
     save_file(model(), tmp_path / "model.safetensors")
     record(tmp_path, {QUERY: 13})

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from prunus.configs.methods.movement import Movement
-from prunus.jobs.engine.engine import ParamGroup
 from prunus.jobs.errors import CheckpointError
 from prunus.jobs.methods import Start
 from prunus.jobs.methods.movement import MovementMethod, logit
+from prunus.jobs.models.anatomy import anatomy_of
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
 from tests.jobs.methods.started import started
@@ -190,10 +190,14 @@ def test_the_score_rate_follows_the_schedule_of_the_learning_rate(masked: Build)
 
 def test_embeddings_are_frozen_unless_told_otherwise() -> None:
     frozen, free = bert(0), bert(0)
-    assert MovementMethod(Movement(final_sparsity=0.5)).prepare(frozen) == []
-    groups: list[ParamGroup] = MovementMethod(Movement(final_sparsity=0.5, freeze_embeddings=False)).prepare(free)
+    assert MovementMethod(Movement(final_sparsity=0.5)).prepare(frozen, anatomy_of(frozen)) == []
+    groups: list[ParamGroup] = MovementMethod(Movement(final_sparsity=0.5, freeze_embeddings=False)).prepare(
+        free, anatomy_of(free)
+    )
     assert groups == []
-    assert not frozen.get_input_embeddings().weight.requires_grad
+    still = {name for name, parameter in frozen.named_parameters() if not parameter.requires_grad}
+    tables = ("word_embeddings", "position_embeddings", "token_type_embeddings")
+    assert still == {f"bert.embeddings.{table}.weight" for table in tables}
     assert all(parameter.requires_grad for parameter in free.parameters())
 
 

@@ -11,14 +11,6 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
-    BertConfig,
-    BertForMaskedLM,
-    BertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForMaskedLM,
-    PreTrainedModel,
-    RobertaConfig,
-    RobertaForMaskedLM,
 )
 
 from prunus.configs import ResolvedSource
@@ -65,76 +57,6 @@ def origin_of(directory: Path) -> Origin:
 
 def artifact_source(root: Path, digest: str | None = None) -> ResolvedSource:
     return ResolvedSource(reference="job:parent", kind="artifact", location=str(root), manifest_sha256=digest)
-
-
-class TestPrunableWeights:
-    @pytest.mark.parametrize("auto_class", [BertForMaskedLM, BertForSequenceClassification])
-    def test_bert_base_has_72_encoder_matrices_of_84934656_weights(self, auto_class: type[PreTrainedModel]) -> None:
-        with torch.device("meta"):
-            model = auto_class(BertConfig())
-        found = prunable_parameters(model, EVERY)
-        assert len(found) == 72
-        assert sum(weight.numel() for weight in found.values()) == 84_934_656
-        kinds = {name.split(".layer.")[1].split(".", 1)[1] for name in found}
-        attention = {f"attention.{part}.weight" for part in ("self.query", "self.key", "self.value", "output.dense")}
-        assert kinds == attention | {"intermediate.dense.weight", "output.dense.weight"}
-        assert next(iter(found)) == "bert.encoder.layer.0.attention.self.query.weight"
-
-    def test_parps_pool_of_wav2vec2_is_what_the_paper_prunes(self) -> None:
-        """parp.md, section 1.3: 85,017,600 weights and biases of base, 302,211,072 of large."""
-        large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
-        for changed, expected in (({}, 85_017_600), (large, 302_211_072)):
-            with torch.device("meta"):
-                model = transformers.Wav2Vec2ForCTC(transformers.Wav2Vec2Config(**changed))
-            found = prunable_parameters(model, Prunable(biases=True))
-            assert sum(weight.numel() for weight in found.values()) == expected
-        parts = {name.split(".")[-2] for name in found}
-        assert parts == {"q_proj", "k_proj", "v_proj", "out_proj", "intermediate_dense", "output_dense"}
-        names = list(found)
-        assert names[:2] == [f"wav2vec2.encoder.layers.0.attention.k_proj.{kind}" for kind in ("weight", "bias")]
-
-    def test_xlnets_attention_is_taken_though_it_is_made_of_bare_parameters(self) -> None:
-        config = transformers.XLNetConfig(vocab_size=16, d_model=12, n_layer=2, n_head=3, d_inner=20)
-        found = prunable_parameters(transformers.XLNetForSequenceClassification(config), EVERY)
-        shapes = {
-            name.removeprefix("transformer.layer.0."): tuple(w.shape) for name, w in found.items() if ".0." in name
-        }
-        attention = {f"rel_attn.{part}": (12, 3, 4) for part in "qkvor"}
-        assert shapes == {**attention, "ff.layer_1.weight": (20, 12), "ff.layer_2.weight": (12, 20)}
-        assert len(found) == 14
-
-    def test_distilbert_and_roberta_keep_their_heads(self) -> None:
-        with torch.device("meta"):
-            models = [DistilBertForMaskedLM(DistilBertConfig()), RobertaForMaskedLM(RobertaConfig())]
-        assert [len(prunable_parameters(model, EVERY)) for model in models] == [36, 72]
-        assert all("vocab" not in n and "lm_head" not in n for m in models for n in prunable_parameters(m, EVERY))
-
-    def test_the_parameters_are_those_of_the_model(self) -> None:
-        model = tiny.bert()
-        own = dict(model.named_parameters())
-        assert all(weight is own[name] for name, weight in prunable_parameters(model, EVERY).items())
-
-    def test_patterns_choose_and_leave_out(self) -> None:
-        rule = Prunable(include=(r"layer\.0\.", r"intermediate"), exclude=(r"query", r"key|value"))
-        assert list(prunable_parameters(tiny.bert(), rule)) == [
-            "bert.encoder.layer.0.attention.output.dense.weight",
-            "bert.encoder.layer.0.intermediate.dense.weight",
-            "bert.encoder.layer.0.output.dense.weight",
-            "bert.encoder.layer.1.intermediate.dense.weight",
-        ]
-
-    @pytest.mark.parametrize("field", ["include", "exclude"])
-    def test_a_pattern_that_matches_nothing_is_an_error_with_the_names_that_exist(self, field: str) -> None:
-        with pytest.raises(PruningError) as refused:
-            prunable_parameters(tiny.bert(), Prunable(**{field: ("encoder", "pooler")}))
-        message = str(refused.value)
-        assert message.startswith(f"method.prunable.{field}: 'pooler' matches no weight; there are 12: ")
-        assert "bert.encoder.layer.N.attention.self.query.weight" in message
-        assert message.count("query") == 1  # layers are folded
-
-    def test_leaving_everything_out_is_an_error(self) -> None:
-        with pytest.raises(PruningError, match=r"method\.prunable leaves no weight to prune; there are 12"):
-            prunable_parameters(tiny.bert(), Prunable(exclude=("layer",)))
 
 
 class TestSources:

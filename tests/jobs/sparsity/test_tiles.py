@@ -216,7 +216,7 @@ UNITS = {"encoder.layer.0.intermediate.dense.weight": (8, 6), "encoder.layer.0.o
         (Rule("1x8"), {"w": (8, 4)}, None, "w of shape [8, 4] cannot be cut into groups of 1 x 8"),
         (Rule("heads"), ATTENTION, 4, "query.weight of shape [6, 6] cannot be cut into 4 equal parts"),
         (Rule("heads"), ATTENTION, None,
-         "pattern heads: the model's configuration has no num_attention_heads; use rows"),
+         "pattern heads: the table of model families has no heads for this model; use rows"),
         (Rule("heads"), UNITS, 2, "pattern heads finds no such part among the prunable weights "
          "(encoder.layer.0.intermediate.dense.weight, …); use rows or columns"),
         (Rule("ffn_units"), ATTENTION, 2, "pattern ffn_units finds no such part among the prunable weights"),
@@ -307,8 +307,31 @@ def test_encoders_of_transformers_have_heads_units_and_sublayers(name: str) -> N
     assert sorted((t.num_groups, t.group_size) for t in cut("sublayers", shapes)) == [(1, 480)] * 2 + [(1, 576)] * 2
 
 
-def test_heads_of_grouped_query_attention_are_refused_and_not_cut_through() -> None:
-    layer = "m.layers.0.self_attn"
-    shapes = {f"{layer}.{part}_proj.weight": (size, 8) for part, size in (("q", 8), ("k", 4), ("v", 4), ("out", 8))}
-    with pytest.raises(PruningError, match="q, k and v have several numbers of heads"):
+def test_with_grouped_queries_a_key_value_head_goes_with_all_of_its_heads() -> None:
+    """4 heads of 2 elements, 2 key-value heads; the smallest group is the second one, by its value alone."""
+    model = Model(num_heads=4)
+    for part, shape in (("q", (8, 3)), ("k", (4, 3)), ("v", (4, 3)), ("o", (3, 8))):
+        model.add(f"model.layers.0.self_attn.{part}_proj.weight", np.ones(shape))
+    model.arrays[2][2, 0] = 0.5
+    found = select_on_ranks(Rule("heads"), model, None, 0.5)
+    assert found[0] == [True] * 12 + [False] * 12  # heads 2 and 3 of q
+    assert found[1] == found[2] == [True] * 6 + [False] * 6
+    assert found[3] == ([True] * 4 + [False] * 4) * 3
+
+
+def test_a_unit_of_a_gated_feed_forward_is_a_row_of_both_first_matrices() -> None:
+    model = Model()
+    for part, shape in (("gate", (3, 2)), ("up", (3, 2)), ("down", (2, 3))):
+        model.add(f"model.layers.0.mlp.{part}_proj.weight", np.ones(shape))
+    model.arrays[0][1, 0] = 0.5
+    found = select_on_ranks(Rule("ffn_units"), model, None, 0.34)
+    assert found == [[True, True, False, False, True, True]] * 2 + [[True, False, True] * 2]
+
+
+@pytest.mark.parametrize("sizes", [(8, 3, 3, 8), (8, 4, 2, 8), (12, 8, 8, 12)])
+def test_matrices_that_do_not_belong_to_the_heads_are_refused_and_not_cut_through(sizes: tuple[int, ...]) -> None:
+    """4 heads: of 2 elements, where 3 is no multiple of 2; two sizes beside q's; 3 elements, where 8 is no multiple."""
+    names = [f"layers.0.self_attn.{part}_proj.weight" for part in "qkvo"]
+    shapes = {n: (8, size) if "o_proj" in n else (size, 8) for n, size in zip(names, sizes, strict=True)}
+    with pytest.raises(PruningError, match="do not belong to 4 heads of one size"):
         selector(Rule("heads"), shapes, 4)
