@@ -190,11 +190,10 @@ def test_the_score_rate_follows_the_schedule_of_the_learning_rate(masked: Build)
 
 def test_embeddings_are_frozen_unless_told_otherwise() -> None:
     frozen, free = bert(0), bert(0)
-    assert MovementMethod(Movement(final_sparsity=0.5)).prepare(frozen, anatomy_of(frozen)) == []
-    groups: list[ParamGroup] = MovementMethod(Movement(final_sparsity=0.5, freeze_embeddings=False)).prepare(
-        free, anatomy_of(free)
-    )
-    assert groups == []
+    spec = Movement(final_sparsity=0.5)
+    assert MovementMethod(spec).prepare(frozen, anatomy_of(frozen)) == []
+    spec = Movement(final_sparsity=0.5, freeze_embeddings=False)
+    assert MovementMethod(spec).prepare(free, anatomy_of(free)) == []
     still = {name for name, parameter in frozen.named_parameters() if not parameter.requires_grad}
     tables = ("word_embeddings", "position_embeddings", "token_type_embeddings")
     assert still == {f"bert.embeddings.{table}.weight" for table in tables}
