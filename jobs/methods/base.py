@@ -23,14 +23,14 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from prunus.configs.artifacts.comparison.overlap import Overlap
 from prunus.configs.methods.dense import Dense
 from prunus.configs.methods.gradual_magnitude import GradualMagnitude
 from prunus.configs.methods.locked import Locked
 from prunus.configs.methods.parp import Parp
 from prunus.jobs.ranks import Ranks
+from prunus.jobs.sparsity.arithmetic import Masks
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
-from prunus.jobs.sparsity.masks import Masks
-from prunus.jobs.sparsity.overlap import Overlap
 
 SpecT = TypeVar("SpecT", Dense, GradualMagnitude, Locked, Parp)
 

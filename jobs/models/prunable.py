@@ -50,7 +50,7 @@ def prunable_parameters(model: PreTrainedModel, rule: Prunable) -> dict[str, nn.
         for pattern in getattr(rule, field):
             if not any(re.search(pattern, name) for name in found):
                 raise PruningError(
-                    f"method.prunable.{field}: {pattern!r} matches no weight; there are {len(found)}: {listed(found)}"
+                    f"method.prunable.{field}: {pattern!r} matches no weight; there are {len(found)}: {folded(found)}"
                 )
     chosen = {
         name: weight
@@ -58,10 +58,10 @@ def prunable_parameters(model: PreTrainedModel, rule: Prunable) -> dict[str, nn.
         if any(re.search(p, name) for p in rule.include) and not any(re.search(p, name) for p in rule.exclude)
     }
     if not chosen:
-        raise PruningError(f"method.prunable leaves no weight to prune; there are {len(found)}: {listed(found)}")
+        raise PruningError(f"method.prunable leaves no weight to prune; there are {len(found)}: {folded(found)}")
     return chosen
 
 
-def listed(names: Iterable[str]) -> str:
-    """Names with layer numbers folded, so that the list stays short."""
+def folded(names: Iterable[str]) -> str:
+    """All names with their layer numbers folded, so that the list stays short."""
     return ", ".join(dict.fromkeys(re.sub(r"\.\d+\.", ".N.", name) for name in names))
