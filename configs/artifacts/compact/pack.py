@@ -102,7 +102,7 @@ def _pack(layout: _Layout, packed: Path) -> int:
     with packed.open("wb") as out, packer.stream_writer(out, size=size, closefd=False) as stream:
         stream.write(head)
         for bits in _data(layout):
-            stream.write(np.ascontiguousarray(bits).reshape(-1).view(np.uint8).data)
+            stream.write(bits.reshape(-1).view(np.uint8).data)
     return packed.stat().st_size
 
 
