@@ -21,7 +21,7 @@ from prunus.configs.values.patterns import count_to_remove
 from prunus.jobs.engine.shards import Shard, shard_view
 from prunus.jobs.methods import Start
 from prunus.jobs.methods.gradual_magnitude import GradualMagnitudeMethod
-from prunus.jobs.sparsity import masks
+from prunus.jobs.sparsity import arithmetic
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
 from prunus.jobs.sparsity.select_smallest import Scores, keep_largest
 
@@ -100,12 +100,12 @@ def _places(values: list[torch.Tensor]) -> list[list[torch.Tensor]]:
 
 def _clear(places: list[list[torch.Tensor]], keep: list[torch.Tensor]) -> None:
     for of_weight, keep_L in zip(places, keep, strict=True):
-        masks.clear(of_weight, keep_L)
+        arithmetic.clear(of_weight, keep_L)
 
 
 def _replace(own: list[torch.Tensor], keep: list[torch.Tensor]) -> None:
     for mask_L, keep_L in zip(own, keep, strict=True):
-        masks.replace(mask_L, keep_L)
+        arithmetic.replace(mask_L, keep_L)
 
 
 def _adamw(values: list[torch.Tensor]) -> Callable[[], object]:

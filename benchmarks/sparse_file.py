@@ -18,8 +18,9 @@ import zstandard
 from safetensors.torch import load_file, save_file
 
 from benchmarks.timing import machine
-from prunus.configs.artifacts.compact.codec import load_sparse, to_compact
-from prunus.jobs.models.load_compact import load_state, pack
+from prunus.configs.artifacts.compact.pack import pack, to_compact
+from prunus.configs.artifacts.compact.read import load_sparse
+from prunus.jobs.models.load_compact import load_state
 
 HIDDEN, INNER = 768, 3072
 

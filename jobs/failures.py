@@ -6,6 +6,7 @@ from prunus.configs import (
     ConfigError,
     StopReason,
 )
+from prunus.configs.errors import ArtifactError
 from prunus.jobs.errors import JobError, StorageError, UserError
 from prunus.jobs.training.checkpoint import is_storage_failure
 
@@ -14,7 +15,7 @@ def classify(error: Exception) -> JobError:
     """Say of any exception what it means for the job."""
     if isinstance(error, JobError):
         return error
-    if isinstance(error, ConfigError):
+    if isinstance(error, ConfigError | ArtifactError):
         return UserError(str(error))
     text = f"{type(error).__name__}: {str(error).strip()[:800]}"
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: can't allocate" in text:

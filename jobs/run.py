@@ -89,7 +89,7 @@ def _log_to(path: Path, launch: Launch, rank: int) -> None:
     text = f"%(asctime)s %(levelname).1s {launch.job_name} {launch.attempt_id} rank {rank} %(name)s: %(message)s"
     handlers: list[logging.Handler] = [logging.FileHandler(path, encoding="utf-8"), logging.StreamHandler()]
     logging.basicConfig(level=logging.WARNING, format=text, handlers=handlers, force=True)
-    logging.getLogger("prunus.jobs").setLevel(logging.INFO)
+    logging.getLogger("prunus").setLevel(logging.INFO)
     logging.captureWarnings(True)
     warnings.filterwarnings("ignore", category=FutureWarning)  # torch's, once per collective, about its own callers
     transformers.utils.logging.disable_progress_bar()

@@ -1,8 +1,4 @@
-"""Count the zeros of what was fetched: a checkpoint (one file or shards), a single file, or masks. Needs no torch.
-
-A mask file is safetensors with one tensor of bytes per weight: ``ceil(n / 8)`` bytes, least significant bit first, of
-the flattened row-major mask; a set bit keeps the weight. Its metadata names the format, shapes, method and step.
-"""
+"""Count the zeros of what was fetched: a checkpoint (one file or shards), a single file, or masks. Needs no torch."""
 
 import json
 import math
@@ -12,26 +8,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prunus.configs.artifacts.compact import codec as compact
+from prunus.configs.artifacts import mask_file
+from prunus.configs.artifacts.compact import read as compact
 from prunus.configs.artifacts.manifest import MANIFEST, safe_relative, verify
-from prunus.configs.artifacts.weight_file import (
-    TensorInfo,
-    WeightFile,
-    count_set_bits,
-    count_zeros,
-    last_byte,
-    open_weights,
-)
+from prunus.configs.artifacts.weight_file import TensorInfo, WeightFile, count_zeros, open_weights
 from prunus.configs.artifacts.zeros_report import Layer, Report, total
 from prunus.configs.errors import ArtifactMissing, ArtifactRefused, ConfigError, Damaged
 from prunus.configs.values.families import Family, guess_prunable, place_in
 from prunus.configs.values.family_table import family_of
 
-MASK_FORMAT = "prunus-mask"
 _INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _SPARSITY = "sparsity.json"
 _CONFIG = "config.json"
+_FACTS = ("method", "step", "pattern", "base_sha256", "parents")
+"""What is told of a mask."""
 
 
 def inspect(path: Path) -> Report:
@@ -49,8 +40,8 @@ def inspect(path: Path) -> Report:
         raise ArtifactMissing(f"{path} does not exist")
     notes = [_verified(path)] if path.is_dir() else []
     files, directory = _find(path)
-    if files[0].metadata.get("format") == MASK_FORMAT:
-        return _mask_report(path, files, notes)
+    if files[0].metadata.get("format") == mask_file.FORMAT:
+        return _mask_report(path, [file.path for file in files], notes)
     return _model_report(path, files, directory, notes)
 
 
@@ -67,7 +58,7 @@ def _find(path: Path) -> tuple[list[WeightFile], Path]:
             return _open_shards(directory), directory
         if (directory / _SINGLE).is_file():
             return [open_weights(directory / _SINGLE)], directory
-    masks = _newest_step(path / "masks") or _newest_step(path)
+    masks = mask_file.newest(path) or mask_file.newest_step(path)
     found = sorted((masks or path).glob("*.safetensors"))
     if not found:
         raise ArtifactMissing(f"{path} holds neither {_SINGLE} nor masks; name a directory that `prunus fetch` wrote")
@@ -89,11 +80,6 @@ def _open_shards(directory: Path) -> list[WeightFile]:
         if tensor not in files[str(name)].tensors:
             raise Damaged(f"{directory / name} lacks the tensor {tensor!r} that {_INDEX} puts there; fetch it again")
     return list(files.values())
-
-
-def _newest_step(masks: Path) -> Path | None:
-    steps = [(int(p.name.removeprefix("step-")), p) for p in masks.glob("step-*") if p.name[5:].isdecimal()]
-    return max(steps)[1] if steps else None
 
 
 def _verified(directory: Path) -> str:
@@ -169,46 +155,19 @@ def _looks_prunable(info: TensorInfo, family: Family | None) -> bool:
     return guess_prunable(info.name, info.shape)
 
 
-def _mask_report(path: Path, files: list[WeightFile], notes: list[str]) -> Report:
+def _mask_report(path: Path, files: list[Path], notes: list[str]) -> Report:
     layers = []
     for file in files:
-        if file.metadata.get("format") != MASK_FORMAT or file.metadata.get("version") != "1":
-            raise Damaged(f"{file.path} is not a mask of version 1, its metadata says {file.metadata}")
-        shapes = _shapes(file)
-        layers += [_mask_layer(file, name, shapes[name]) for name in file.tensors]
-        told = {
-            key: file.metadata[key]
-            for key in ("method", "step", "pattern", "base_sha256", "parents")
-            if file.metadata.get(key)
-        }
-        notes.append(f"{file.path.name}: " + ", ".join(f"{key} {value}" for key, value in told.items()))
+        mask = mask_file.load_packed(file)
+        kept = mask.count_kept()
+        for name, shape in mask.shapes.items():
+            weights = math.prod(shape)
+            layers.append(Layer(name=name, shape=shape, weights=weights, zeros=weights - kept[name], counted=True))
+        told = [f"{key} {mask.facts[key]}" for key in _FACTS if mask.facts.get(key)]
+        notes.append(f"{file.name}: {', '.join(told)}")
     layers.sort(key=lambda layer: _natural(layer.name))
     totals = (total("masked weights", layers, len(layers)),)
     return Report(path=str(path), kind="mask", layers=tuple(layers), totals=totals, notes=tuple(notes))
-
-
-def _shapes(file: WeightFile) -> dict[str, tuple[int, ...]]:
-    try:
-        shapes = {str(n): tuple(map(int, s)) for n, s in json.loads(file.metadata["shapes"]).items()}
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise Damaged(f"{file.path} has no readable shapes in its metadata: {error!r}") from error
-    if shapes.keys() != file.tensors.keys():
-        odd = sorted(shapes.keys() ^ file.tensors.keys())
-        raise Damaged(f"{file.path}: shapes and tensors differ in {', '.join(odd[:3])}")
-    return shapes
-
-
-def _mask_layer(file: WeightFile, name: str, shape: tuple[int, ...]) -> Layer:
-    weights = math.prod(shape)
-    info = file.tensors[name]
-    if info.dtype != "U8" or info.shape != (math.ceil(weights / 8),):
-        raise Damaged(
-            f"{file.path}: {name} is {info.dtype}{list(info.shape)}, not one bit for each of {weights:,} weights"
-        )
-    if weights % 8 and last_byte(file, name) >> (weights % 8):
-        raise Damaged(f"{file.path}: {name} has bits beyond its {weights:,} weights")
-    zeros = weights - count_set_bits(file, name)
-    return Layer(name=name, shape=shape, weights=weights, zeros=zeros, counted=True)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

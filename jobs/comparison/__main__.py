@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prunus.configs import ConfigError
-from prunus.configs.artifacts.comparison.result import COMPARISON_FILE
-from prunus.jobs.comparison.compare import compare, read_candidate, write
-from prunus.jobs.errors import JobError
+from prunus.configs.artifacts.comparison.candidates import read_candidate
+from prunus.configs.artifacts.comparison.compare import compare, write
+from prunus.configs.artifacts.comparison.result import COMPARISON_FILE, FIGURES
+from prunus.configs.errors import ArtifactError
+from prunus.jobs.comparison.figures import draw
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -24,8 +26,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         candidates = [read_candidate(place, name) for name, place in map(_named, given.places)]
         found = compare(candidates, given.by or ("method",))
-        write(found, given.out, "Comparison", figures=not given.no_figures)
-    except (ConfigError, JobError) as error:
+        drawn = [] if given.no_figures else draw(found, given.out / FIGURES)
+        write(found, given.out, "Comparison", drawn)
+    except (ConfigError, ArtifactError) as error:
         sys.stderr.write(f"prunus: {error}\n")
         return 1
     sys.stdout.write(f"{given.out / COMPARISON_FILE}\n")

@@ -2,10 +2,14 @@
 
 Colours of ``cividis``, and shapes, dashes or numbers besides colours. Up to 12 masks have their values in the cells;
 with 100 the labels still fit.
+
+``python -m prunus.jobs.comparison.figures FOLDER`` draws the comparison that it gets as JSON on stdin and prints the
+names of the files: for processes that must not load matplotlib.
 """
 
 import math
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +29,14 @@ _MARKERS = "osD^vP*X<>"
 _DASHES = ("-", "--", "-.", ":")
 _MOST_GRIDS = 24
 """So many matrices of a metric are drawn."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Draw the comparison on stdin into a folder; returns the exit code."""
+    (folder,) = map(Path, arguments)
+    comparison = Comparison.model_validate_json(sys.stdin.read())
+    sys.stdout.writelines(f"{path.name}\n" for path in draw(comparison, folder))
+    return 0
 
 
 def draw(comparison: Comparison, directory: Path) -> list[Path]:
@@ -207,3 +219,7 @@ def _write(figure: plt.Figure, path: Path) -> Path:
     figure.savefig(path, dpi=110)
     plt.close(figure)
     return path
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -10,11 +10,13 @@ import shutil
 from pathlib import Path
 
 from prunus.configs import ComparisonSpec, Launch, ResolvedSource
-from prunus.configs.artifacts.comparison.result import Comparison
+from prunus.configs.artifacts.comparison.candidates import Candidate, read_candidate
+from prunus.configs.artifacts.comparison.compare import compare, write
+from prunus.configs.artifacts.comparison.result import FIGURES, Comparison
 from prunus.configs.artifacts.layout import JobDirectory
 from prunus.configs.artifacts.manifest import MANIFEST, sha256_file
 from prunus.jobs.attempt import Attempt
-from prunus.jobs.comparison.compare import Candidate, compare, read_candidate, write
+from prunus.jobs.comparison.figures import draw
 from prunus.jobs.errors import UserError
 from prunus.jobs.models.sources import open_source
 from prunus.jobs.results.facts import spec_facts
@@ -47,7 +49,7 @@ def compare_and_publish(attempt: Attempt, spec: ComparisonSpec) -> Result | None
     attempt.guard()
     root, metrics = directory.artifacts, _summary(found)
     shutil.rmtree(root, ignore_errors=True)  # of an attempt that died here
-    write(found, root, launch.job_name)
+    write(found, root, launch.job_name, draw(found, root / FIGURES))
     write_record(root, launch, 0, metrics)
     manifest_sha256 = write_manifest(root, launch, lineage)
     reporter.phase("publishing")

@@ -20,6 +20,7 @@ from deepspeed.utils import safe_get_full_fp32_param
 from torch import nn
 
 from prunus.configs.specs.job import JobSpec
+from prunus.configs.values.wording import listed
 from prunus.jobs.engine.deepspeed_config import deepspeed_config
 from prunus.jobs.engine.precision import uses_autocast
 from prunus.jobs.engine.unused_weights import weights_out_of_reach
@@ -117,7 +118,7 @@ class Engine:
             idle = weights_out_of_reach(objective, sample)
             if any(ranks.gather(bool(idle))):  # all or none: looking is a collective
                 handlers.append(DistributedDataParallelKwargs(find_unused_parameters=True))
-                log.info("%d weights have no part in the loss: %s", len(idle), ", ".join(idle[:5]))
+                log.info("%d weights have no part in the loss: %s", len(idle), listed(idle, 5))
         self.accelerator = Accelerator(
             cpu=ranks.device.type == "cpu" and not self.is_deepspeed,
             mixed_precision="no" if spec.engine.precision == "fp32" or uses_autocast(spec) else spec.engine.precision,

@@ -6,7 +6,7 @@ Words of Unicode's CLDR, spoken by espeak-ng, in the layout of Common Voice with
 
     DIR/LANGUAGE/{train,dev,test,clip_durations}.tsv, DIR/LANGUAGE/clips/*.flac (16 kHz, mono, 16 bit), DIR/corpus.json
 
-    nothing -> corpus.unfinished.json (what was asked) -> .es.part -> es (renamed when whole) ... -> corpus.json
+    nothing -> corpus.unfinished.json (what was asked) -> es aside -> es (renamed when whole) ... -> corpus.json
 A run that was broken off leaves whole languages only, and the same command goes on with the others.
 """
 
@@ -32,6 +32,8 @@ from typing import Any
 from babel import Locale, UnknownLocaleError, localedata
 
 from prunus.configs import __version__
+from prunus.configs.artifacts.atomic_write import directory_aside, leftovers, write_atomic
+from prunus.configs.values.wording import listed
 from prunus.jobs.errors import DataError, JobError, StorageError
 from prunus.jobs.examples.espeak import Espeak
 from prunus.jobs.examples.speech_clips import SHARES, write_language
@@ -64,8 +66,8 @@ def write(folder: Path, languages: Sequence[str], minutes: float, seed: int) -> 
     with _alone(folder):
         if _is_complete(folder, request):
             return False
-        for aside in folder.glob(".*.part"):
-            shutil.rmtree(aside, ignore_errors=True)
+        for left in leftovers(folder):
+            shutil.rmtree(left, ignore_errors=True)
         _write_json(folder / UNFINISHED, request)
         _make_all(folder, voices, minutes, seed)
         made = {
@@ -135,7 +137,7 @@ def _is_complete(folder: Path, request: dict[str, Any]) -> bool:
                 raise DataError(f"{folder / name} says another corpus: {'; '.join(other)}; name another folder")
             return name == COMPLETE
     if names:
-        raise DataError(f"{folder} is no corpus, it holds {', '.join(names[:3])}; name a new or empty folder")
+        raise DataError(f"{folder} is no corpus, it holds {listed(names)}; name a new or empty folder")
     return False
 
 
@@ -170,10 +172,9 @@ def _make_all(folder: Path, voices: dict[str, str], minutes: float, seed: int) -
 def _make(sender: Connection, folder: Path, language: str, voice: str, minutes: float, seed: int) -> None:
     """Make one language aside, then rename it; send what failed, or None."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the parent ends this process
-    aside = folder / f".{language}.part"
     try:
-        write_language(aside, language, voice, minutes, seed)
-        aside.rename(folder / language)
+        with directory_aside(folder / language) as aside:
+            write_language(aside, language, voice, minutes, seed)
     except (JobError, OSError) as error:
         sender.send(error)
     else:
@@ -253,9 +254,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    aside = path.with_name(f".{path.name}.part")
-    aside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    aside.replace(path)
+    write_atomic(path, json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -25,13 +25,13 @@ from typing import Any, Generic, Literal, TypeVar
 
 from transformers import PreTrainedModel
 
+from prunus.configs.artifacts.comparison.overlap import Overlap
 from prunus.configs.methods.base import MethodBase
 from prunus.jobs.engine.engine import ParamGroup
 from prunus.jobs.models.anatomy import Anatomy
 from prunus.jobs.ranks import Ranks
+from prunus.jobs.sparsity.arithmetic import Masks
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
-from prunus.jobs.sparsity.masks import Masks
-from prunus.jobs.sparsity.overlap import Overlap
 
 SpecT = TypeVar("SpecT", bound=MethodBase)
 

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
+from prunus.configs.artifacts.comparison.overlap import Overlap
 from prunus.configs.methods.gradual_magnitude import GradualMagnitude
 from prunus.jobs.errors import CheckpointError, PruningError
 from prunus.jobs.methods.base import Method, Start
-from prunus.jobs.sparsity.masks import Masks
-from prunus.jobs.sparsity.masks import sparsity as sparsity_of
-from prunus.jobs.sparsity.overlap import Overlap
+from prunus.jobs.sparsity.arithmetic import Masks
+from prunus.jobs.sparsity.arithmetic import sparsity as sparsity_of
 from prunus.jobs.sparsity.selector import Selector
 
 _MORE_ZEROS = 0.01

@@ -10,9 +10,10 @@ every forward pass.
 import torch
 
 from prunus.configs.methods.locked import Locked
+from prunus.configs.values.wording import listed
 from prunus.jobs.errors import PruningError
 from prunus.jobs.methods.base import Method
-from prunus.jobs.sparsity.masks import Masks
+from prunus.jobs.sparsity.arithmetic import Masks
 
 
 class LockedMethod(Method[Locked]):
@@ -40,8 +41,8 @@ def fit_mask(mask: Masks, shapes: dict[str, tuple[int, ...]], origin: str) -> Ma
     known = mask.keys() & shapes.keys()
     if not known:
         raise PruningError(
-            f"the mask of {origin} names none of this model's prunable weights (mask: {_some(mask)}; model: "
-            f"{_some(shapes)}); use a mask of the same architecture"
+            f"the mask of {origin} names none of this model's prunable weights (mask: {listed(sorted(mask))}; model: "
+            f"{listed(sorted(shapes))}); use a mask of the same architecture"
         )
     for name in sorted(known):
         if tuple(mask[name].shape) != shapes[name]:
@@ -52,11 +53,6 @@ def fit_mask(mask: Masks, shapes: dict[str, tuple[int, ...]], origin: str) -> Ma
     if others := [name for name in mask if name not in shapes and not bool(mask[name].all())]:
         raise PruningError(
             f"the mask of {origin} also removes from {len(others)} weights that method.prunable leaves out "
-            f"({_some(others)}); take them in (for biases: prunable: {{biases: true}}), or use another mask"
+            f"({listed(sorted(others))}); take them in (for biases: prunable: {{biases: true}}), or use another mask"
         )
     return {name: mask.get(name, torch.ones(shape, dtype=torch.bool)) for name, shape in shapes.items()}
-
-
-def _some(names: object) -> str:
-    listed = sorted(str(name) for name in names)  # type: ignore[attr-defined]
-    return ", ".join(listed[:3]) + (" …" if len(listed) > 3 else "")

@@ -28,13 +28,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from prunus.configs.artifacts.comparison.overlap import Overlap
 from prunus.configs.methods.movement import Movement
 from prunus.jobs.engine.engine import ParamGroup
 from prunus.jobs.engine.gradients import gradient_L, overflowed
 from prunus.jobs.errors import CheckpointError
 from prunus.jobs.methods.base import Method, Start
 from prunus.jobs.models.anatomy import Anatomy
-from prunus.jobs.sparsity.overlap import Overlap
 from prunus.jobs.sparsity.select_smallest import Scores, keep_largest
 from prunus.jobs.sparsity.selector import Selector
 

@@ -20,11 +20,11 @@ overshoot by one step of growth); exactly k go, ties by position; evaluation wit
 import logging
 from contextlib import AbstractContextManager
 
+from prunus.configs.artifacts.comparison.overlap import Overlap
 from prunus.configs.methods.parp import Parp
 from prunus.jobs.engine.shards import MOMENTS
 from prunus.jobs.methods.base import Method, Start
-from prunus.jobs.sparsity.masks import sparsity as sparsity_of
-from prunus.jobs.sparsity.overlap import Overlap
+from prunus.jobs.sparsity.arithmetic import sparsity as sparsity_of
 from prunus.jobs.sparsity.selector import Selector
 
 log = logging.getLogger(__name__)

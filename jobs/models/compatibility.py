@@ -5,6 +5,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from prunus.configs.values.wording import listed
 from prunus.jobs.data.speech.speech_input import SpeechInput
 from prunus.jobs.errors import ModelError
 from prunus.jobs.models.inputs import tokenizer_digest
@@ -48,11 +49,10 @@ def check_same_units(trained: SpeechInput, labels: tuple[str, ...], reference: s
         return
     missing, other = set(labels) - set(trained.tokens), set(trained.tokens) - set(labels)
     raise ModelError(
-        f"{reference} has a head for other units: it lacks {_some_units(missing)} and has {_some_units(other)} beside "
+        f"{reference} has a head for other units: it lacks {_units(missing)} and has {_units(other)} beside "
         "the data's; begin with a new head (model: {head: new}), or learn its units (transcripts: {vocabulary: model})"
     )
 
 
-def _some_units(units: set[str]) -> str:
-    shown = ", ".join(repr(unit) for unit in sorted(units)[:5])
-    return f"{shown} and {len(units) - 5} more" if len(units) > 5 else shown or "none"
+def _units(units: set[str]) -> str:
+    return listed([repr(unit) for unit in sorted(units)], 5)

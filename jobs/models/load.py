@@ -13,8 +13,8 @@ from transformers import (
 )
 
 from prunus.configs.specs.model import ModelSpec
+from prunus.configs.values.wording import listed
 from prunus.jobs.errors import ModelError
-from prunus.jobs.models.prunable import listed
 from prunus.jobs.models.sources import Origin, first_line
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def _refuse_random_weights(model: PreTrainedModel, missing: set[str], reference:
     wrong = sorted(m for m in missing if head_too or (m.startswith(prefix) and not _MAY_BE_NEW.search(m)))
     if wrong:
         raise ModelError(
-            f"{reference} lacks {len(wrong)} weights that {type(model).__name__} needs ({listed(wrong[:3])}); they "
+            f"{reference} lacks {len(wrong)} weights that {type(model).__name__} needs ({listed(wrong)}); they "
             "would be random: "
             f"{'use a teacher trained for this task' if head_too else 'use a checkpoint of this architecture'}"
         )

@@ -39,7 +39,7 @@ def prunable_parameters(model: PreTrainedModel, rule: Prunable) -> dict[str, nn.
         for pattern in getattr(rule, field):
             if not any(re.search(pattern, name) for name in found):
                 raise PruningError(
-                    f"method.prunable.{field}: {pattern!r} matches no weight; there are {len(found)}: {listed(found)}"
+                    f"method.prunable.{field}: {pattern!r} matches no weight; there are {len(found)}: {folded(found)}"
                 )
     chosen = {
         name: weight
@@ -47,12 +47,12 @@ def prunable_parameters(model: PreTrainedModel, rule: Prunable) -> dict[str, nn.
         if any(re.search(p, name) for p in rule.include) and not any(re.search(p, name) for p in rule.exclude)
     }
     if not chosen:
-        raise PruningError(f"method.prunable leaves no weight to prune; there are {len(found)}: {listed(found)}")
+        raise PruningError(f"method.prunable leaves no weight to prune; there are {len(found)}: {folded(found)}")
     return chosen
 
 
-def listed(names: Iterable[str]) -> str:
-    """Names with layer numbers folded, so that the list stays short."""
+def folded(names: Iterable[str]) -> str:
+    """All names with their layer numbers folded, so that the list stays short."""
     return ", ".join(dict.fromkeys(re.sub(r"\.\d+\.", ".N.", name) for name in names))
 
 
@@ -62,12 +62,12 @@ def _say_generic(model: PreTrainedModel, anatomy: Anatomy) -> None:
     taken = sum(parameters[name].numel() for name in anatomy.prunable)
     left = unreached(model, anatomy)
     num_left = sum(weight.numel() for weight in left.values())
-    share = f"{100 * num_left / (taken + num_left):.0f}% of the weights in its matrices: {listed(left) or 'none'}"
+    share = f"{100 * num_left / (taken + num_left):.0f}% of the weights in its matrices: {folded(left) or 'none'}"
     log.warning(
         "model type %s is not in the table of families: its linear layers are pruned (%s), heads and units unknown; "
         "not pruned: %s. To teach prunus its parts, add an entry to prunus/configs/values/family_table.py",
         anatomy.model_type,
-        listed(anatomy.prunable),
+        folded(anatomy.prunable),
         share,
     )
 

@@ -8,11 +8,13 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from prunus.configs import ConfigError, ResolvedSource
+from prunus.configs.artifacts import mask_file
+from prunus.configs.artifacts.atomic_write import directory_aside, leftovers
 from prunus.configs.artifacts.compact.layout import is_compact_name, is_plain_name
 from prunus.configs.artifacts.manifest import MANIFEST, sha256_file, verify
 from prunus.jobs.errors import ModelError, PruningError
-from prunus.jobs.sparsity import masks as masks_module
-from prunus.jobs.sparsity.masks import Masks
+from prunus.jobs.sparsity import mask_store
+from prunus.jobs.sparsity.arithmetic import Masks
 
 SPEECH_TASKS = {"ctc", "wav2vec2_pretraining"}
 """Tasks that hear."""
@@ -62,7 +64,7 @@ def open_source(source: ResolvedSource, download_to: Path, mlflow_uri: str | Non
             raise ModelError(
                 f"{source.reference}: {directory} has no {MANIFEST}: the job that makes it has not finished"
             )
-        return Origin(source.reference, str(directory), masks_module.newest(directory), source.reference)
+        return Origin(source.reference, str(directory), mask_file.newest(directory), source.reference)
     digest = sha256_file(directory / MANIFEST)
     if source.manifest_sha256 not in {None, digest}:
         raise ModelError(
@@ -74,7 +76,7 @@ def open_source(source: ResolvedSource, download_to: Path, mlflow_uri: str | Non
         raise ModelError(f"{source.reference}: {error}") from error
     model = directory / "model" if (directory / "model").is_dir() else directory
     _refuse_compact(model, source.reference)
-    return Origin(source.reference, str(model), masks_module.newest(directory), f"{source.reference} sha256:{digest}")
+    return Origin(source.reference, str(model), mask_file.newest(directory), f"{source.reference} sha256:{digest}")
 
 
 def _refuse_compact(directory: Path, reference: str) -> None:
@@ -87,19 +89,18 @@ def _refuse_compact(directory: Path, reference: str) -> None:
 
 
 def _download(source: ResolvedSource, directory: Path, mlflow_uri: str | None) -> Path:
-    if (directory / MANIFEST).is_file():  # written last, by the rename below
+    if (directory / MANIFEST).is_file():  # written last; the directory comes whole
         return directory
-    aside = directory.with_name(f"{directory.name}.tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    for left in leftovers(directory.parent):  # of attempts that died
+        shutil.rmtree(left, ignore_errors=True)
     try:
-        mlflow.artifacts.download_artifacts(run_id=source.location, dst_path=str(aside), tracking_uri=mlflow_uri)
+        with directory_aside(directory) as aside:
+            mlflow.artifacts.download_artifacts(run_id=source.location, dst_path=str(aside), tracking_uri=mlflow_uri)
     except MlflowException as error:
         raise ModelError(
             f"{source.reference}: MLflow at {mlflow_uri} does not give the artifacts of run {source.location}: "
             f"{first_line(error)}"
         ) from error
-    aside.rename(directory)
     return directory
 
 
@@ -110,10 +111,8 @@ def load_mask(origin: Origin) -> Masks:
         PruningError: It brings none.
     """
     if origin.mask_directory is None:
-        raise PruningError(
-            f"{origin.reference} has no mask (masks/step-N/{masks_module.FILE_NAME}); use another source"
-        )
-    return masks_module.load(origin.mask_directory)
+        raise PruningError(f"{origin.reference} has no mask (masks/step-N/{mask_file.FILE_NAME}); use another source")
+    return mask_store.load(origin.mask_directory)
 
 
 def first_line(error: BaseException) -> str:

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from prunus.configs import Launch
 from prunus.configs.artifacts.compact.layout import FOLDER
+from prunus.configs.artifacts.compact.pack import pack
 from prunus.configs.artifacts.layout import JobDirectory
-from prunus.jobs.models import load_compact as compact
+from prunus.configs.artifacts.mask_file import Facts
+from prunus.configs.errors import ArtifactError
 from prunus.jobs.results import figures
 from prunus.jobs.results.model_card import model_card
 from prunus.jobs.results.model_directory import write_model
 from prunus.jobs.results.records import write_manifest, write_mask, write_record
-from prunus.jobs.sparsity.masks import Facts
 from prunus.jobs.training.training import Training
 
 log = logging.getLogger(__name__)
@@ -84,8 +85,8 @@ def finish_job(
 def _pack(artifacts: Path) -> None:
     """Add the compact form; a trained model is not lost for want of it."""
     try:
-        compact.pack(artifacts / "model", artifacts / FOLDER)
-    except OSError as error:
+        pack(artifacts / "model", artifacts / FOLDER)
+    except (OSError, ArtifactError) as error:
         log.warning("no compact form: %s", error)
         shutil.rmtree(artifacts / FOLDER, ignore_errors=True)
 

@@ -8,11 +8,12 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
+from prunus.configs.values.wording import listed
 from prunus.jobs.data.pipeline.batches import Processor
 from prunus.jobs.engine.engine import Engine
 from prunus.jobs.errors import JobError
 from prunus.jobs.results.model_card import sparsity_table
-from prunus.jobs.sparsity.masks import Masks
+from prunus.jobs.sparsity.arithmetic import Masks
 
 SPARSITY_FILE = "sparsity.json"
 
@@ -84,7 +85,7 @@ def check_file(directory: Path, masks: Masks) -> dict[str, object]:
                     prunable[name] = {**entry, "removed": int((~masks[name]).sum())}
     missing = sorted(masks.keys() - prunable.keys())
     if missing:
-        raise JobError(f"the written model has no tensor {missing[0]} (and {len(missing) - 1} more): not published")
+        raise JobError(f"the written model has no tensor {listed(missing)}: not published")
     return {"schema_version": 1, "prunable": prunable, "all": everything}
 
 

@@ -7,14 +7,15 @@ from prunus.configs import JobRecord, Launch
 from prunus.configs.artifacts.atomic_write import write_atomic
 from prunus.configs.artifacts.layout import JOB_RECORD
 from prunus.configs.artifacts.manifest import MANIFEST, Manifest, build_entries, sha256_file
-from prunus.jobs.sparsity import masks as masks_module
-from prunus.jobs.sparsity.masks import Masks
+from prunus.configs.artifacts.mask_file import FOLDER, Facts
+from prunus.jobs.sparsity import mask_store
+from prunus.jobs.sparsity.arithmetic import Masks
 
 
-def write_mask(masks: Masks, artifacts: Path, facts: masks_module.Facts) -> None:
+def write_mask(masks: Masks, artifacts: Path, facts: Facts) -> None:
     """Write ``masks/step-N/`` of the artifacts."""
     if masks:
-        masks_module.save(masks, artifacts / "masks" / f"step-{facts.step}", facts)
+        mask_store.save(masks, artifacts / FOLDER / f"step-{facts.step}", facts)
 
 
 def write_record(artifacts: Path, launch: Launch, num_steps: int, metrics: dict[str, float]) -> None:

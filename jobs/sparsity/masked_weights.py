@@ -20,14 +20,14 @@ from typing import Any
 
 import torch
 
+from prunus.configs.artifacts.comparison import overlap
+from prunus.configs.artifacts.comparison.overlap import Overlap
 from prunus.jobs.engine.gradients import edit_gradient
 from prunus.jobs.engine.shards import MOMENTS, Shard, refresh_copies
-from prunus.jobs.errors import JobError
+from prunus.jobs.errors import JobError, PruningError
 from prunus.jobs.ranks import Ranks
-from prunus.jobs.sparsity import masks as masks_module
-from prunus.jobs.sparsity import overlap
-from prunus.jobs.sparsity.masks import Masks
-from prunus.jobs.sparsity.overlap import Overlap
+from prunus.jobs.sparsity import arithmetic, mask_store
+from prunus.jobs.sparsity.arithmetic import Masks
 
 _New = tuple[torch.Tensor, torch.Tensor | None]
 """A new mask of a whole weight, and its packed bits where they are there already."""
@@ -106,7 +106,7 @@ class MaskedWeights:
                 alone keeps a weight at zero; the second is then the scale that a weight which returns finds.
             hold: Mask gradients from now on, which needs a dead first moment; False lets every weight move again.
         """
-        overlap.refuse_others(self.masks, masks)
+        self._refuse_others(masks)
         return self._put_on(((masks[shard.name], None) for shard in self.shards), moments, hold)
 
     @property
@@ -124,11 +124,17 @@ class MaskedWeights:
         if state["held"]:
             self.set_masks(masks, moments=tuple(state["dead"]))
             return
-        overlap.refuse_others(self.masks, masks)
+        self._refuse_others(masks)
         for name, mask in masks.items():
             self._replace(name, mask)
         self._hook_gradients(hold=False)
         self.check()
+
+    def _refuse_others(self, masks: Masks) -> None:
+        """PruningError if masks are not of these weights."""
+        ours, theirs = ({name: tuple(mask.shape) for name, mask in some.items()} for some in (self.masks, masks))
+        if why := overlap.why_other_weights(ours, theirs):
+            raise PruningError(why)
 
     def _put_on(
         self,
@@ -146,11 +152,11 @@ class MaskedWeights:
         for shard, (mask, packed), hidden_L in zip(self.shards, new, beside, strict=True):
             self._replace(shard.name, mask)
             if self.ranks.world_size > 1:
-                packed = masks_module.pack(self.masks[shard.name]) if packed is None else packed
+                packed = arithmetic.pack(self.masks[shard.name]) if packed is None else packed
                 digest.update(packed.cpu().numpy().data)
             if shard.numel:
                 places = _places(shard, moments)
-                masks_module.clear(places, self.local_mask_L(shard), hidden_L)
+                arithmetic.clear(places, self.local_mask_L(shard), hidden_L)
                 again = _places(shard, moments)
                 if [p.data_ptr() for p in places] != [p.data_ptr() for p in again]:
                     raise JobError(f"of {shard.name} a copy of the master or of a moment was masked, not itself")
@@ -163,7 +169,7 @@ class MaskedWeights:
 
     def _replace(self, name: str, mask: torch.Tensor) -> None:
         before = self.changes[name]
-        kept, both = masks_module.replace(self.masks[name], mask.to(self.ranks.device))  # files give them on the CPU
+        kept, both = arithmetic.replace(self.masks[name], mask.to(self.ranks.device))  # files give them on the CPU
         self.changes[name] = overlap.counted(before.positions, before.kept_second, kept, both)
 
     @contextmanager
@@ -198,7 +204,7 @@ class MaskedWeights:
                 for i, values_L in enumerate(_places(shard, self._dead) if shard.numel else ()):
                     self._check_outside(shard, values_L, f"moment {i - 1}" if i else "fp32 master")
             self._check_copies()
-        self._check_ranks(masks_module.digest(self.masks) if self.ranks.world_size > 1 else "")
+        self._check_ranks(mask_store.digest(self.masks) if self.ranks.world_size > 1 else "")
 
     def sparsity_by_weight(self) -> dict[str, float]:
         """Share removed of each weight, in the model's order."""
@@ -215,7 +221,7 @@ class MaskedWeights:
                 self._check_outside(shard, copy_L, "low-precision copy")
 
     def _check_outside(self, shard: Shard, values_L: torch.Tensor, place: str) -> None:
-        if left := masks_module.count_outside(values_L, self.local_mask_L(shard)):
+        if left := arithmetic.count_outside(values_L, self.local_mask_L(shard)):
             raise JobError(f"{left} weights of {shard.name} are not zero outside the mask in the {place}")
 
     def _check_ranks(self, digest: str) -> None:
@@ -228,16 +234,16 @@ class MaskedWeights:
         if shard.replicated:
             return keep_L.view(shard.shape), None
         packed = torch.zeros(-(-shard.global_numel // 8), dtype=torch.uint8, device=self.ranks.device)
-        own = masks_module.pack(torch.nn.functional.pad(keep_L, (shard.start % 8, 0)))
+        own = arithmetic.pack(torch.nn.functional.pad(keep_L, (shard.start % 8, 0)))
         packed[shard.start // 8 :][: own.numel()] = own
         self.ranks.sum(packed)
-        return masks_module.unpack(packed, shard.shape), packed
+        return arithmetic.unpack(packed, shard.shape), packed
 
     def mask_gradients(self) -> None:
         """Zero the step's gradients of removed weights, if masks are held; for ``tapped`` weights alone."""
         for shard in self.shards:
             if shard.name in self._grad_masks and shard.numel:
-                edit_gradient(shard, partial(masks_module.hold, keep_L=self.local_mask_L(shard)))
+                edit_gradient(shard, partial(arithmetic.hold, keep_L=self.local_mask_L(shard)))
 
     def _hook_gradients(self, hold: bool) -> None:
         self.held = hold
@@ -258,12 +264,12 @@ class MaskedWeights:
         """Mask ``parameter.grad`` in place, before DDP adds it over ranks; it is the parameter's own: no copy."""
         mask = self._grad_masks.get(name)
         if mask is not None and parameter.grad is not None:
-            masks_module.hold(parameter.grad, mask)
+            arithmetic.hold(parameter.grad, mask)
 
     def _hold_passing(self, name: str, grad: torch.Tensor) -> torch.Tensor:
         """Mask a gradient on its way to ZeRO, which takes it before later hooks. A copy: others may share it."""
         mask = self._grad_masks.get(name)
-        return grad if mask is None else masks_module.held(grad, mask)
+        return grad if mask is None else arithmetic.held(grad, mask)
 
 
 def _places(shard: Shard, moments: tuple[str, ...]) -> list[torch.Tensor]:

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from prunus.configs.values.wording import listed
 from prunus.jobs.errors import PruningError
 from prunus.jobs.ranks import Ranks
 
@@ -367,6 +368,6 @@ def _refuse(scores: Sequence[Scores], largest: Sequence[int], ranks: Ranks) -> N
     names = sorted({name for of_rank in ranks.gather(bad) for name in of_rank})
     if names:
         raise PruningError(
-            f"weights are NaN or infinite in {', '.join(names[:5])}{' …' if len(names) > 5 else ''}; training diverged "
+            f"weights are NaN or infinite in {listed(names, 5)}; training diverged "
             "before this mask update: lower train.lr.peak, or use engine.precision fp32"
         )

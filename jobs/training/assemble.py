@@ -31,9 +31,9 @@ from prunus.jobs.models.sources import Origin, load_mask, open_source
 from prunus.jobs.objectives.base import Weights
 from prunus.jobs.objectives.distillation import HiddenMatch
 from prunus.jobs.ranks import Ranks
-from prunus.jobs.sparsity import masks as masks_module
+from prunus.jobs.sparsity import mask_store
+from prunus.jobs.sparsity.arithmetic import Masks
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
-from prunus.jobs.sparsity.masks import Masks
 from prunus.jobs.tasks import Task
 from prunus.jobs.tasks.base import to_device
 
@@ -77,7 +77,7 @@ def build_engine(
         prunable = prunable_parameters(student, spec.method.prunable)
     shapes = {name: tuple(weight.shape) for name, weight in prunable.items()}
     given = _given_mask(spec, origins, shapes)
-    base = masks_module.weights_digest(prunable) if prunable and ranks.is_main else ""
+    base = mask_store.weights_digest(prunable) if prunable and ranks.is_main else ""
     distillation = spec.distillation
     mixture = Weights(
         task=distillation.task_weight if distillation else 1.0,

@@ -2,13 +2,14 @@
 
 Commit: every rank writes into ``step-N.<attempt>.tmp`` -> rank 0 digests all files into ``manifest.json`` -> fsync ->
 rename to ``step-N`` -> ``latest`` -> older ones are deleted. A cut at any point leaves the former checkpoint whole.
+The directory aside needs a name that all ranks know, and is committed by one of them after all have written: that is
+why ``directory_aside`` is not used.
 Files of DeepSpeed are pickles: they are loaded only after their digests match the manifest that we wrote.
 """
 
 import errno
 import json
 import logging
-import os
 import random
 import shutil
 from collections.abc import Callable
@@ -19,13 +20,14 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.atomic_write import commit, write_atomic
 from prunus.configs.artifacts.manifest import MANIFEST, build_entries, sha256_file
+from prunus.configs.artifacts.mask_file import Facts
 from prunus.jobs.engine.engine import Engine
 from prunus.jobs.errors import CheckpointError, StorageError
 from prunus.jobs.methods import Method
 from prunus.jobs.ranks import Ranks
-from prunus.jobs.sparsity import masks as masks_module
+from prunus.jobs.sparsity import mask_store
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
 
 log = logging.getLogger(__name__)
@@ -106,33 +108,21 @@ def _write_rank(
         state["weights"] = weights.state
     torch.save(state, aside / f"rank-{engine.ranks.rank}.pt")
     if weights is not None and engine.ranks.is_main:
-        masks_module.save(weights.masks, aside, masks_module.Facts(method.spec.name, 0, method.pattern))
+        mask_store.save(weights.masks, aside, Facts(method.spec.name, 0, method.pattern))
 
 
 def _commit(aside: Path, final: Path, step: int, facts: dict[str, Any], keep: int) -> None:
     files = {name: entry.model_dump() for name, entry in build_entries(aside).items()}
     write_atomic(aside / MANIFEST, json.dumps({"step": step, "facts": facts, "files": files}, indent=1))
-    for path in aside.rglob("*"):
-        if path.is_file():
-            _fsync(path)
     shutil.rmtree(final, ignore_errors=True)  # only ever a damaged one
     for left in final.parent.glob("step-*.tmp"):  # of attempts that died while writing
         if left != aside:
             shutil.rmtree(left, ignore_errors=True)
-    aside.replace(final)
-    _fsync(final.parent)
+    commit(aside, final, fsync=True)
     write_atomic(final.parent / LATEST, f"{final.name}\n")
     steps = sorted(committed_steps(final.parent))
     for old in steps[:-keep]:
         shutil.rmtree(final.parent / f"step-{old}", ignore_errors=True)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def committed_steps(root: Path) -> list[int]:
@@ -193,7 +183,7 @@ def load(directory: Path, *, engine: Engine, weights: MaskedWeights | None, meth
     engine.load(directory)
     state = torch.load(directory / f"rank-{engine.ranks.rank}.pt", map_location="cpu", weights_only=True)
     if weights is not None:
-        weights.restore(masks_module.load(directory), state["weights"])
+        weights.restore(mask_store.load(directory), state["weights"])
     method.load_state_dict(state["method"])
     set_random_state(state["random"])
     progress: dict[str, Any] = state["progress"]

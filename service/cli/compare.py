@@ -1,5 +1,6 @@
-"""``prunus compare``: bring masks and facts of jobs to this machine, compare them in a process of their own, read the
-answer. The comparison itself is ``jobs.comparison.compare``, which needs torch; nothing here does.
+"""``prunus compare``: bring masks and facts of jobs to this machine and compare them, without torch.
+
+The comparison itself is ``configs.artifacts.comparison.compare``; pictures are drawn in a process of their own.
 """
 
 import contextlib
@@ -10,29 +11,31 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from prunus.configs.artifacts.comparison.result import COMPARISON_FILE, Comparison
+from prunus.configs.artifacts.comparison import compare as comparing
+from prunus.configs.artifacts.comparison.candidates import read_candidate
+from prunus.configs.artifacts.comparison.result import FIGURES, Comparison
+from prunus.configs.errors import ArtifactError, ConfigError
 from prunus.service.cli import follow
 from prunus.service.client import Client, fetch
 from prunus.service.errors import NotFound, Refused
 from prunus.service.wire import JobState
 
-_NEEDED = ("torch", "matplotlib")
-_OURS = "prunus: "
-"""How a message of ours begins on the other process's stderr."""
+_NEEDED = ("matplotlib",)
+_DRAWING = "prunus.jobs.comparison.figures"
 
 
 def check_installed() -> None:
     """Refuse before anything is downloaded.
 
     Raises:
-        Refused: This is the light install.
+        Refused: This install cannot draw.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         raise Refused(
-            f"comparing needs {' and '.join(missing)}, which this install lacks; `pip install 'prunus[train]'`, or add "
-            "a job `compare: {jobs: [NAME, ...]}` to the campaign: it runs on the cluster, and `prunus fetch` brings "
-            "its tables and pictures"
+            f"drawing needs {' and '.join(missing)}, which this install lacks; leave out --out, `pip install "
+            "'prunus[train]'`, or add a job `compare: {jobs: [NAME, ...]}` to the campaign: it runs on the cluster, "
+            "and `prunus fetch` brings its tables and pictures"
         )
 
 
@@ -122,24 +125,32 @@ def _references(client: Client, source: str, tell: Callable[[str], None], *, cam
     return taken, True
 
 
-def compare(places: Sequence[Path], by: Sequence[str], out: Path | None, folder: Path) -> Comparison:
-    """Compare directories in a process of their own.
+def compare(places: Sequence[Path], by: Sequence[str], out: Path | None) -> Comparison:
+    """Compare directories.
 
     Args:
-        out: Gets ``comparison.json``, ``README.md`` and ``figures/``; None: nothing is drawn.
-        folder: For the answer, where there is no ``out``.
+        out: Gets ``comparison.json``, ``README.md`` and ``figures/``; None: nothing is written.
 
     Raises:
         Refused: They cannot be compared; the message says why.
     """
     if out is not None and out.exists() and not out.is_dir():
         raise Refused(f"{out} is a file; name a directory")
-    target = (out or folder / "answer").resolve()
-    words = [word for key in by for word in ("--by", key)] + ([] if out else ["--no-figures"])
-    command = [sys.executable, "-m", "prunus.jobs.comparison", *words, "--out", str(target)]
-    command += ["--", *map(str, places)]
-    ended = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own module
+    try:
+        found = comparing.compare([read_candidate(place) for place in places], by)
+    except (ArtifactError, ConfigError) as error:
+        raise Refused(str(error)) from error
+    if out is not None:
+        out = out.resolve()
+        comparing.write(found, out, "Comparison", _draw(found, out / FIGURES))
+    return found
+
+
+def _draw(comparison: Comparison, folder: Path) -> list[Path]:
+    """Draw the pictures in a process of its own: matplotlib is not for the command line."""
+    command = [sys.executable, "-m", _DRAWING, str(folder)]
+    text = comparison.model_dump_json()
+    ended = subprocess.run(command, input=text, capture_output=True, text=True, check=False)  # noqa: S603 - our own
     if ended.returncode:
-        ours = [line.removeprefix(_OURS) for line in ended.stderr.splitlines() if line.startswith(_OURS)]
-        raise Refused(ours[-1] if ours else f"the comparison failed: {ended.stderr.strip()[-2000:]}")
-    return Comparison.model_validate_json((target / COMPARISON_FILE).read_bytes())
+        raise Refused(f"the pictures could not be drawn: {ended.stderr.strip()[-2000:]}")
+    return [folder / name for name in ended.stdout.splitlines()]

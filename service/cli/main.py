@@ -318,14 +318,15 @@ def compare_jobs(
 ) -> None:
     """Compare masks (IOU, beside what chance gives) and metrics against sparsity of jobs that have ended."""
     comparing = _load("prunus.service.cli.compare")
-    comparing.check_installed()
+    if out is not None:
+        comparing.check_installed()
     sources = list(dict.fromkeys(sources))
     with comparing.scratch() as folder:
         places = comparing.local_places(sources)
         if remote := [source for source in sources if source not in places]:
             with terminal.connect(url) as client, render.byte_progress(Console(stderr=True)) as progress:
                 places |= comparing.fetch_masks(client, remote, folder, terminal.note, progress, campaign=campaign)
-        found = comparing.compare([path for source in sources for path in places[source]], by or [], out, folder)
+        found = comparing.compare([path for source in sources for path in places[source]], by or ["method"], out)
     if as_json:
         terminal.print_json(found)
     else:

@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from prunus.cluster.errors import ClusterError
 from prunus.configs import ConfigError
 from prunus.configs.errors import ArtifactError, Damaged
+from prunus.configs.values.wording import listed
 from prunus.service.cli import campaign_tables as group_view
 from prunus.service.cli import follow
 from prunus.service.cli import tables as render
@@ -172,8 +173,7 @@ def cancelled_line(answer: CampaignCancelled) -> str:
 
 def names(jobs: Sequence[JobView]) -> str:
     """Names of jobs; of many, the first ones and how many more."""
-    more = f" and {len(jobs) - _MOST_NAMED} more" if len(jobs) > _MOST_NAMED else ""
-    return ", ".join(job.name for job in jobs[:_MOST_NAMED]) + more
+    return listed([job.name for job in jobs], _MOST_NAMED)
 
 
 def print_json(value: BaseModel | Sequence[BaseModel]) -> None:

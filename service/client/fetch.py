@@ -25,6 +25,7 @@ from prunus.configs.artifacts.layout import JOB_RECORD
 from prunus.configs.artifacts.manifest import MANIFEST, FileEntry, Manifest, safe_relative, sha256_file
 from prunus.configs.errors import ArtifactError, ConfigError, Damaged
 from prunus.configs.values.base import Record
+from prunus.configs.values.wording import listed
 from prunus.service.client import Client
 from prunus.service.client.download import MAX_CUTS, PART, Wire, download, make_parents, matches, size_of
 from prunus.service.errors import NotFound, Refused, Unreachable
@@ -248,10 +249,10 @@ def _claim(dest: Path, view: ArtifactView, names: set[str]) -> Mapping[str, Any]
     left = _read_json(dest / MANIFEST) or _read_json(dest / _MARK)
     if left.get("source_manifest_sha256") != view.manifest_sha256:
         what = f"files of {left['source']}, an older state of it or another" if "source" in left else "other files"
-        raise Refused(f"{dest} holds {what} ({', '.join(sorted(present)[:3])}); name an empty directory")
+        raise Refused(f"{dest} holds {what} ({listed(sorted(present))}); name an empty directory")
     foreign = sorted(present - names - {name + PART for name in names} - {MANIFEST, _MARK})
     if foreign:
-        raise Refused(f"{dest} holds files that are not of {view.source}: {', '.join(foreign[:3])}; move them away")
+        raise Refused(f"{dest} holds files that are not of {view.source}: {listed(foreign)}; move them away")
     files = left.get("files")
     return files if isinstance(files, dict) else {}
 
@@ -331,7 +332,7 @@ def _bring_packed(
     here = dest / packed.path
     if not matches(here, FileEntry(sha256=packed.sha256, size=packed.size)):
         download(wire, packed, here, report)
-    unpacking = importlib.import_module("prunus.service.client.unpack")  # brings NumPy
+    unpacking = importlib.import_module("prunus.configs.artifacts.compact.unpack")  # brings NumPy
     part = target.with_name(target.name + PART)
     if target.name == Path(item.name).name:
         unpacking.unpack_to_plain(here, part, item.entry)

@@ -4,10 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from prunus.configs.values.wording import listed
 from prunus.service.wire import JobState
-
-_MOST_NAMED = 3
-"""So many jobs are named that another waits for: a comparison may wait for hundreds."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,6 @@ def unblock(parents: Sequence[Parent]) -> Unblock:
     waiting = [f"{parent.name} ({parent.state})" for parent in parents if parent.state is not JobState.SUCCEEDED]
     done = len(parents) - len(waiting)
     if waiting:
-        more = f" and {len(waiting) - _MOST_NAMED} more" if len(waiting) > _MOST_NAMED else ""
-        names = ", ".join(waiting[:_MOST_NAMED])
-        return Unblock("wait", f"{done} of {len(parents)} jobs before it have succeeded; waits for {names}{more}")
+        reason = f"{done} of {len(parents)} jobs before it have succeeded; waits for {listed(waiting)}"
+        return Unblock("wait", reason)
     return Unblock("queue", f"all {done} jobs before it have succeeded" if done else "nothing comes before it")

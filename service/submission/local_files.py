@@ -1,7 +1,7 @@
 """What a job reads from this machine's disk and does not find there. Only right where ranks share its file system."""
 
 import glob
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +9,7 @@ from prunus.configs import AnySpec, JobSpec
 from prunus.configs.tasks.ctc import CTC
 from prunus.configs.tasks.speech_data import SpeechSource
 from prunus.configs.values.sources import source_kind
-
-_SHOWN = 3
-"""Names that are written out."""
+from prunus.configs.values.wording import listed
 
 
 @dataclass(frozen=True)
@@ -35,13 +33,7 @@ def missing_by_jobs(jobs: Iterable[AnySpec]) -> dict[Missing, str]:
     for job in jobs:
         for missing in missing_files(job):
             found.setdefault(missing, []).append(job.name)
-    return {missing: some(list(dict.fromkeys(names))) for missing, names in found.items()}
-
-
-def some(names: Sequence[str]) -> str:
-    """Write the first few of many names: ``a, b, c and 17 more``."""
-    shown = ", ".join(names[:_SHOWN])
-    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+    return {missing: listed(dict.fromkeys(names)) for missing, names in found.items()}
 
 
 def missing_files(job: AnySpec) -> Iterator[Missing]:

@@ -13,11 +13,12 @@ from prunus.cluster.errors import ClusterError
 from prunus.cluster.executor import Capacity, Executor
 from prunus.configs import AnySpec, Campaign, ComparisonSpec
 from prunus.configs.reading.graph import check_graph
+from prunus.configs.values.wording import listed
 from prunus.service.errors import Refused
 from prunus.service.scheduling.admission import refuse_impossible
 from prunus.service.store.rows import CampaignRow, NewJob, new_ids
 from prunus.service.store.store import Store
-from prunus.service.submission.local_files import missing_by_jobs, some
+from prunus.service.submission.local_files import missing_by_jobs
 from prunus.service.wire import JobState
 
 log = logging.getLogger(__name__)
@@ -91,9 +92,9 @@ class Submitter:
             why = "waits for the jobs before it" if parents else "waits for its turn"
             jobs.append(NewJob(ids[spec.name], spec, parents, references, state, why))
         errors += [
-            f"job:{name}, which {some(names)} {'reads' if len(names) == 1 else 'read'} from, is neither in this "
+            f"job:{name}, which {listed(names)} {'reads' if len(names) == 1 else 'read'} from, is neither in this "
             "campaign nor an earlier job that succeeded or may yet; submit what makes it first (jobs here: "
-            f"{some(sorted(ids))})"
+            f"{listed(sorted(ids))})"
             for name, names in unknown.items()
         ]
         if self._embedded:

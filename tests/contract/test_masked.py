@@ -19,9 +19,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from prunus.configs.artifacts.compact.unpack import unpack_to_plain
 from prunus.configs.artifacts.manifest import verify
 from prunus.jobs.methods import METHODS
-from prunus.service.client.unpack import unpack_to_plain
 from tests.contract.gang_cases import (
     EXAMPLES,
     FEW,

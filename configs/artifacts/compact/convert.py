@@ -2,14 +2,15 @@
 
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from prunus.configs.artifacts.atomic_write import write_atomic
-from prunus.configs.artifacts.compact.codec import compact_files, to_compact, to_plain
+from prunus.configs.artifacts.atomic_write import directory_aside, write_atomic
 from prunus.configs.artifacts.compact.layout import compact_name, is_plain_name, plain_name
+from prunus.configs.artifacts.compact.pack import to_compact
+from prunus.configs.artifacts.compact.read import compact_files
+from prunus.configs.artifacts.compact.unpack import to_plain
 from prunus.configs.artifacts.manifest import MANIFEST, sha256_file, verify
 from prunus.configs.errors import ArtifactMissing, ArtifactRefused, ConfigError, Damaged
 from prunus.configs.values.base import Record
@@ -56,15 +57,10 @@ def convert(source: Path, dest: Path, form: Form) -> Converted:
         names = _weights(source, form)
         manifest = _verified(source, names)
         dest = _checked(source, dest)
-        dest.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=dest.parent, prefix=f".{dest.name}.", ignore_cleanup_errors=True) as aside:
-            new = Path(aside) / "new"
-            _fill(source, new, names, to_compact if form == "compact" else to_plain)
+        with directory_aside(dest) as aside:
+            _fill(source, aside, names, to_compact if form == "compact" else to_plain)
             if manifest is not None:
-                _write_manifest(new, manifest, names)
-            if dest.exists():
-                dest.rmdir()
-            new.rename(dest)
+                _write_manifest(aside, manifest, names)
         return Converted(
             dest=str(dest),
             form=form,
@@ -128,7 +124,7 @@ def _fill(source: Path, new: Path, names: dict[str, str], turn: Callable[[Path, 
         inside = Path(folder).relative_to(source)
         return {entry for entry in entries if (inside / entry).as_posix() in left_out}
 
-    shutil.copytree(source, new, ignore=ignore)
+    shutil.copytree(source, new, ignore=ignore, dirs_exist_ok=True)
     for name, new_name in names.items():
         turn(source / name, new / new_name)
 

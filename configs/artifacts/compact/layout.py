@@ -1,7 +1,7 @@
-"""The compact form of a sparse checkpoint as a contract: names, layout, header. Pure; the bits are the rooms' affair.
+"""The compact form of a sparse checkpoint as a contract: names, layout, header. Pure.
 
-Torch writes and reads it in ``jobs.models.load_compact``, NumPy in ``configs.artifacts.compact.codec``;
-a test holds both to the same bytes.
+``compact.pack`` writes it, ``compact.read`` and ``compact.unpack`` read it; ``jobs.models.load_compact`` makes torch
+tensors of what was read.
 
 File ``model.sparse.safetensors``. A matrix ``NAME.weight`` (R, C) that shrinks is stored as four tensors, in the layout
 of compressed-tensors' sparse-bitmask (0.14); everything else stays as it is:

@@ -6,6 +6,9 @@ from prunus.configs.values.base import Record
 
 COMPARISON_FILE = "comparison.json"
 
+FIGURES = "figures"
+"""Below the folder of a comparison: where its pictures lie."""
+
 MOST_IN_A_TABLE = 12
 """So many masks make a matrix that a person reads as numbers; more are for pictures and machines."""
 

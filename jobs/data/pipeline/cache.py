@@ -8,7 +8,6 @@ import errno
 import hashlib
 import json
 import shutil
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
+from prunus.configs.artifacts.atomic_write import directory_aside
 from prunus.jobs.errors import StorageError
 from prunus.jobs.ranks import Ranks
 
@@ -57,18 +57,14 @@ def entry(cache_dir: Path, key: str, write: Write) -> Path:
         if _is_whole(final):
             return final
         shutil.rmtree(final, ignore_errors=True)
-    aside = cache_dir / f".{key}.{uuid.uuid4().hex}"
     try:
-        _make_folder(aside)
-        meta = write(aside)
-        meta["files"] = {path.name: path.stat().st_size for path in aside.iterdir()}
-        (aside / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-        aside.rename(final)
+        with directory_aside(final) as aside:
+            meta = write(aside)
+            meta["files"] = {path.name: path.stat().st_size for path in aside.iterdir()}
+            (aside / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
     except OSError as error:
         if not (error.errno in {errno.ENOTEMPTY, errno.EEXIST} and final.is_dir()):
             raise StorageError(f"cannot write prepared data to {cache_dir}: {error}; free space or move it") from error
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     return final
 
 
@@ -96,10 +92,6 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
     description = json.loads(tokenizer.backend_tokenizer.to_str())
     description.update(truncation=None, padding=None)  # state of the last call, not of the tokenizer
     return hashlib.sha256(json.dumps([description, ids, list(tokenizer.model_input_names)]).encode()).hexdigest()
-
-
-def _make_folder(folder: Path) -> None:
-    folder.mkdir(parents=True)
 
 
 def _is_whole(folder: Path) -> bool:

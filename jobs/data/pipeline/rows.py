@@ -20,6 +20,7 @@ import datasets
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from prunus.configs.tasks.data_source import DataSource
+from prunus.configs.values.wording import listed
 from prunus.jobs.errors import DataError
 
 _BUILDER_OF = {
@@ -55,7 +56,7 @@ class Rows:
         """The split in words, for messages."""
         if self.source.hub:
             return f"{self.where} (hub data set {self.source.hub}, split {self.source.split})"
-        return f"{self.where} ({', '.join(map(str, self.files[:3]))}{', ...' if len(self.files) > 3 else ''})"
+        return f"{self.where} ({listed(self.files)})"
 
     def fingerprint(self) -> str:
         """Return a digest of the content. Files: sha256 over their bytes; hub: revision and split.

@@ -1,5 +1,6 @@
 """Counting zeros in files whose zeros were put there by hand."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -130,8 +131,12 @@ def write_mask(path: Path, masks: dict[str, NDArray[np.bool_]], **metadata: str)
     path.parent.mkdir(parents=True, exist_ok=True)
     packed = {name: np.packbits(mask.reshape(-1), bitorder="little") for name, mask in masks.items()}
     shapes = json.dumps({name: list(mask.shape) for name, mask in masks.items()})
+    digest = hashlib.sha256()
+    for name in sorted(masks):
+        digest.update(json.dumps([name, list(masks[name].shape)]).encode() + packed[name].tobytes())
     told = {"format": "prunus-mask", "version": "1", "shapes": shapes, "method": "gradual_magnitude", "step": "7"}
-    save_file(packed, path, metadata={**told, "pattern": "unstructured", **metadata})
+    told |= {"pattern": "unstructured", "digest": digest.hexdigest()}
+    save_file(packed, path, metadata={**told, **metadata})
 
 
 def test_a_mask_counts_what_it_removes(tmp_path: Path) -> None:
@@ -161,13 +166,20 @@ def test_the_newest_mask_of_a_directory_is_taken(tmp_path: Path, place: str) -> 
 def test_masks_that_do_not_fit_their_shapes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "mask.safetensors"
     write_mask(path, {QUERY: np.ones((3, 5), dtype=bool)}, shapes=json.dumps({QUERY: [3, 6]}))
-    with pytest.raises(Damaged, match="not one bit for each of 18 weights"):
+    with pytest.raises(Damaged, match=r"has 2 bytes, which do not fit its shape \(3, 6\)"):
         inspect(path)
     write_mask(path, {QUERY: np.ones((4, 4), dtype=bool)}, shapes=json.dumps({QUERY: [3, 5]}))
     with pytest.raises(Damaged, match="bits beyond its 15 weights"):
         inspect(path)
     write_mask(path, {QUERY: np.ones((4, 4), dtype=bool)}, shapes=json.dumps({"other": [4, 4]}))
     with pytest.raises(Damaged, match="shapes and tensors differ"):
+        inspect(path)
+
+
+def test_bits_of_a_mask_that_differ_from_their_digest_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "mask.safetensors"
+    write_mask(path, {QUERY: np.ones((3, 5), dtype=bool)}, digest="0" * 64)
+    with pytest.raises(Damaged, match="do not match its digest"):
         inspect(path)
 
 

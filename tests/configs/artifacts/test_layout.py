@@ -2,14 +2,11 @@
 
 import hashlib
 import json
-import os
-import threading
 from pathlib import Path
 
 import pytest
 
 from prunus.configs import ConfigError
-from prunus.configs.artifacts.atomic_write import write_atomic
 from prunus.configs.artifacts.layout import JobDirectory
 from prunus.configs.artifacts.manifest import (
     MANIFEST,
@@ -123,52 +120,6 @@ def test_a_manifest_of_a_newer_writer_is_read(artifact: Path) -> None:
     manifest = json.loads((artifact / MANIFEST).read_text()) | {"new": 1}
     (artifact / MANIFEST).write_text(json.dumps(manifest))
     assert verify(artifact).job_name == "a"
-
-
-def test_a_crash_before_the_rename_leaves_the_old_file_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "outcome.json"
-    write_atomic(path, "old")
-
-    def crash(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "replace", crash)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomic(path, "new")
-    assert [entry.name for entry in tmp_path.iterdir()] == ["outcome.json"]
-    assert path.read_text() == "old"
-
-
-def test_the_content_is_on_disk_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[str] = []
-    sync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (calls.append("fsync"), sync(fd))[1])
-    monkeypatch.setattr(os, "replace", lambda a, b: (calls.append("replace"), replace(a, b))[1])
-    write_atomic(tmp_path / "new/x.json", "ü")
-    assert calls == ["fsync", "replace", "fsync"]
-    assert (tmp_path / "new/x.json").read_text(encoding="utf-8") == "ü"
-
-
-def test_writers_of_one_file_do_not_mix(tmp_path: Path) -> None:
-    path = tmp_path / "progress.json"
-    texts = [str(i) * 20_000 for i in range(8)]
-
-    def write(text: str) -> None:
-        for _ in range(10):
-            write_atomic(path, text)
-
-    threads = [threading.Thread(target=write, args=(text,)) for text in texts]
-    for thread in threads:
-        thread.start()
-    for _ in range(50):
-        if path.exists():
-            assert path.read_text() in texts
-    for thread in threads:
-        thread.join()
-    assert path.read_text() in texts
-    assert [entry.name for entry in tmp_path.iterdir()] == ["progress.json"]
 
 
 def test_a_jobs_files_lie_where_the_page_says() -> None:

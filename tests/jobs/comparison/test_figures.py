@@ -7,10 +7,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pytest
 
+from prunus.configs.artifacts.comparison.compare import compare
 from prunus.jobs.comparison import figures as comparison_figures
-from prunus.jobs.comparison.compare import compare
 from prunus.jobs.comparison.figures import draw
-from tests.jobs.comparison.compared_artifacts import candidate
+from tests.configs.artifacts.comparison.compared_artifacts import candidate
 
 METRICS = ("eval_cer_against_sparsity.png", "eval_wer_against_sparsity.png")
 

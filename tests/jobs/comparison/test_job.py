@@ -15,7 +15,7 @@ from prunus.jobs.errors import JobError, UserError
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.results.finish import Result
 from prunus.jobs.tracking import mlflow_carrier
-from tests.jobs.comparison.compared_artifacts import write_artifact
+from tests.configs.artifacts.comparison.compared_artifacts import write_artifact
 
 Compare = Callable[..., Result | None]
 PICTURES = ("iou_kept", "iou_removed", "eval_wer_against_sparsity", "sparsity_per_weight")

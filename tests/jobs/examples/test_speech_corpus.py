@@ -144,7 +144,8 @@ def test_a_broken_off_run_is_taken_up_again(
         assert main(command) == 1
     error = capsys.readouterr().err
     assert "no space left" in error if end == "error" else "ky: its process ended with 9" in error
-    assert {path.name for path in tmp_path.iterdir()} == {"es", ".ky.part", "corpus.unfinished.json"}
+    assert {path.name for path in tmp_path.glob("[!.]*")} == {"es", "corpus.unfinished.json"}
+    assert len(list(tmp_path.glob(".ky.*"))) == (end == "killed")  # what it had written
     kept = (tmp_path / "es" / "train.tsv").stat().st_ino
     assert main(command) == 0
     assert {path.name for path in tmp_path.iterdir()} == {"es", "ky", "corpus.json"}

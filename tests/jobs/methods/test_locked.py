@@ -11,8 +11,8 @@ from prunus.jobs.errors import PruningError
 from prunus.jobs.methods import Method, Start
 from prunus.jobs.methods.locked import fit_mask
 from prunus.jobs.ranks import Ranks
+from prunus.jobs.sparsity.arithmetic import Masks
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
-from prunus.jobs.sparsity.masks import Masks
 from tests.jobs.methods.started import started
 
 Build = Callable[..., tuple[MaskedWeights, torch.optim.AdamW]]

@@ -11,8 +11,8 @@ from prunus.configs.schedules import is_parp_update
 from prunus.jobs.methods import Start
 from prunus.jobs.methods.parp import ParpMethod
 from prunus.jobs.ranks import Ranks
+from prunus.jobs.sparsity.arithmetic import Masks
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
-from prunus.jobs.sparsity.masks import Masks
 from tests.jobs.methods.started import started
 
 Build = Callable[..., tuple[MaskedWeights, torch.optim.AdamW]]

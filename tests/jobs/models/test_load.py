@@ -15,6 +15,7 @@ from transformers import (
 
 from prunus.configs import ResolvedSource
 from prunus.configs.artifacts.manifest import MANIFEST, Manifest, build_entries, sha256_file
+from prunus.configs.artifacts.mask_file import Facts
 from prunus.configs.specs.model import ModelSpec
 from prunus.configs.values.prunable import Prunable
 from prunus.jobs.errors import ModelError, PruningError
@@ -24,7 +25,7 @@ from prunus.jobs.models.inputs import load_speech_input, load_tokenizer
 from prunus.jobs.models.load import load_model
 from prunus.jobs.models.prunable import prunable_parameters
 from prunus.jobs.models.sources import Origin, load_mask, open_source
-from prunus.jobs.sparsity import masks
+from prunus.jobs.sparsity import mask_store
 from tests.jobs import tiny
 
 EVERY = Prunable()
@@ -45,7 +46,7 @@ def artifact(tmp_path: Path) -> Path:
     root = tmp_path / "artifacts"
     tiny.bert().save_pretrained(root / "model")
     for step, kept in ((90, False), (200, True)):
-        masks.save({"w": torch.tensor([kept])}, root / "masks" / f"step-{step}", masks.Facts("locked", step))
+        mask_store.save({"w": torch.tensor([kept])}, root / "masks" / f"step-{step}", Facts("locked", step))
     manifest = Manifest(job_id="j1", job_name="parent", attempt_id="j1-a1", files=build_entries(root))
     (root / MANIFEST).write_text(manifest.model_dump_json())
     return root
@@ -77,7 +78,7 @@ class TestSources:
         assert open_source(source, tmp_path) == Origin("/models/x", str(saved), None, "/models/x")
 
     def test_a_mask_directory_without_a_number_is_no_mask_of_ours(self, tmp_path: Path) -> None:
-        masks.save({"w": torch.tensor([True])}, tmp_path / "masks" / "step-final", masks.Facts("locked", 0))
+        mask_store.save({"w": torch.tensor([True])}, tmp_path / "masks" / "step-final", Facts("locked", 0))
         source = ResolvedSource(reference="/x", kind="directory", location=str(tmp_path))
         assert open_source(source, tmp_path).mask_directory is None
 

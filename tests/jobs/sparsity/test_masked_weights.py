@@ -9,8 +9,8 @@ import torch
 from prunus.jobs.engine.shards import Shard, shard_view
 from prunus.jobs.errors import JobError
 from prunus.jobs.ranks import Ranks
+from prunus.jobs.sparsity.arithmetic import Masks, pack
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
-from prunus.jobs.sparsity.masks import Masks, pack
 
 Build = Callable[..., tuple[MaskedWeights, torch.optim.AdamW]]
 Step = Callable[..., None]

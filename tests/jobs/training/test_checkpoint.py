@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from prunus.configs.artifacts import atomic_write
 from prunus.jobs.errors import CheckpointError, StorageError
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
@@ -180,7 +181,7 @@ def steps_of_a_save(monkeypatch: pytest.MonkeyPatch, stop_at: int) -> None:
     monkeypatch.setattr(OneFile, "save", counted(OneFile.save))
     monkeypatch.setattr(checkpoint.torch, "save", counted(torch.save))
     monkeypatch.setattr(checkpoint, "write_atomic", counted(checkpoint.write_atomic))
-    monkeypatch.setattr(checkpoint, "_fsync", counted(checkpoint._fsync))
+    monkeypatch.setattr(atomic_write, "sync", counted(atomic_write.sync))
     monkeypatch.setattr(checkpoint.shutil, "rmtree", counted(shutil.rmtree))
     monkeypatch.setattr(Path, "replace", counted(Path.replace))
 

@@ -1,12 +1,14 @@
 """``prunus compare`` over directories and over a server, and comparisons as jobs of the service.
 
-The comparing process is the real one (it loads torch); the cluster is the fake one.
+The process that draws is the real one; the cluster is the fake one.
 """
 
 import hashlib
 import importlib.util
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -164,7 +166,7 @@ def test_a_source_that_cannot_be_compared(world: World, ask: Run, words: list[st
     assert (result.exit_code, expected in result.stderr) == (code, True), result.stderr
 
 
-def test_what_the_other_process_refuses_is_told_in_its_words(directories: Path) -> None:
+def test_what_cannot_be_compared_is_told_in_one_line(directories: Path) -> None:
     result = CliRunner().invoke(app, ["compare", str(directories / "one")])
     assert (result.exit_code, result.stderr) == (2, "error: 1 to compare; name at least two\n")
     out = ["--out", str(directories / "one/job.json")]
@@ -172,12 +174,37 @@ def test_what_the_other_process_refuses_is_told_in_its_words(directories: Path) 
     assert result.exit_code == 2 and "is a file; name a directory" in result.stderr
 
 
-def test_the_light_install_is_told_of_both_ways_before_anything_is_fetched(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torch" else object())
-    with pytest.raises(Refused, match=r"comparing needs torch.*pip install 'prunus\[train\]'.*compare: \{jobs:"):
+def test_the_light_install_compares_and_is_told_before_anything_is_fetched_what_drawing_needs(
+    directories: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "matplotlib" else object())
+    places = [str(directories / name) for name in ("one", "two")]
+    assert CliRunner().invoke(app, ["compare", *places]).exit_code == 0
+    with pytest.raises(
+        Refused, match=r"drawing needs matplotlib.*leave out --out.*'prunus\[train\]'.*compare: \{jobs:"
+    ):
         compare_module.check_installed()
-    result = CliRunner().invoke(app, ["compare", "job:a", "job:b", "--url", "http://127.0.0.1:9"])
+    result = CliRunner().invoke(app, ["compare", "job:a", "job:b", "--out", str(directories / "out")])
     assert result.exit_code == 2 and "prunus[train]" in result.stderr
+
+
+def test_without_pictures_neither_torch_nor_matplotlib_nor_another_process_is_needed(directories: Path) -> None:
+    code = (
+        "import subprocess, sys; sys.modules.update(torch=None, matplotlib=None)\n"
+        "from prunus.service.cli.main import app; subprocess.Popen = None; app(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "compare", str(directories / "one"), str(directories / "two"), "--json"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    assert Comparison.model_validate_json(ended.stdout).iou_kept == ((1.0, 0.5), (0.5, 1.0))
+
+
+def test_a_drawing_that_fails_is_told(directories: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare_module, "_DRAWING", "prunus.no_such_module")
+    places = [str(directories / name) for name in ("one", "two")]
+    result = CliRunner().invoke(app, ["compare", *places, "--out", str(directories / "out")])
+    assert result.exit_code == 2
+    assert "the pictures could not be drawn" in result.stderr and "no_such_module" in result.stderr
 
 
 # The job

@@ -13,8 +13,10 @@ import zstandard
 from safetensors.numpy import save
 from typer.testing import CliRunner
 
-from prunus.configs.artifacts.compact.codec import load_sparse, to_compact
+from prunus.configs.artifacts.compact import unpack as unpack_module
 from prunus.configs.artifacts.compact.convert import convert
+from prunus.configs.artifacts.compact.pack import to_compact
+from prunus.configs.artifacts.compact.read import load_sparse
 from prunus.configs.artifacts.inspection import inspect
 from prunus.configs.artifacts.manifest import verify
 from prunus.configs.errors import Damaged
@@ -22,7 +24,6 @@ from prunus.service.cli.main import app
 from prunus.service.client import Client
 from prunus.service.client import download as download_module
 from prunus.service.client import fetch as fetch_module
-from prunus.service.client import unpack as unpack_module
 from prunus.service.client.fetch import Fetched, fetch
 from prunus.service.errors import NotFound, Refused, Unreachable
 from tests.service.artifact_server import ArtifactServer, serving

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from prunus.configs.tasks.speech_data import SpeechSource
+from prunus.configs.values.wording import listed
 from prunus.jobs.data.speech.clips.audio import AUDIO_SUFFIXES, Audio, BadAudio
 from prunus.jobs.data.speech.clips.manifests import MANIFEST_SUFFIXES, header_of, read_rows
 from prunus.jobs.errors import DataError
@@ -93,7 +94,7 @@ def find_clips(source: SpeechSource, where: str, *, transcribed: bool = True) ->
         DataError: A file is missing, its layout cannot be told, or it names no clip.
     """
     paths = [path for pattern in source.files for path in _expand(pattern, where)]
-    name = f"{where} ({', '.join(map(str, paths[:3]))}{', ...' if len(paths) > 3 else ''})"
+    name = f"{where} ({listed(paths)})"
     layouts = {_layout(path, source, where) for path in paths}
     if len(layouts) > 1:
         raise DataError(f"{name}: mixes the layouts {', '.join(sorted(layouts))}; make a source of each")
@@ -205,7 +206,7 @@ def _layout(path: Path, source: SpeechSource, where: str) -> str:
         if next(path.rglob(f"*{_LIBRISPEECH}"), None) is not None:
             return "librispeech"
         if tables := sorted(file.name for file in path.iterdir() if file.suffix in MANIFEST_SUFFIXES):
-            raise DataError(f"{where}.files: {path} is a directory; give one of its files, {', '.join(tables[:5])}")
+            raise DataError(f"{where}.files: {path} is a directory; give one of its files, {listed(tables, 5)}")
         if any(file.suffix.lower() in AUDIO_SUFFIXES for file in path.rglob("*")):
             return "audio"
     elif path.name == _MLS:

@@ -7,7 +7,6 @@ second start costs one ``stat`` per clip. Losing the memory loses time, nothing 
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prunus.configs.artifacts.atomic_write import file_aside
 from prunus.jobs.data.speech.clips.audio import BadAudio, Header, edge_digest, read_header
 from prunus.jobs.data.speech.clips.layouts import Clip, ClipList
 
@@ -61,12 +61,8 @@ class Probes:
         """Write what is new for the next start; a disk that is full is the business of others."""
         if not self._changed:
             return
-        aside = self._file.with_name(f".{self._file.name}.{uuid.uuid4().hex}")
-        with suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError), file_aside(self._file) as aside:
             aside.write_text(json.dumps({"version": _VERSION, "clips": self._known}), encoding="utf-8")
-            aside.rename(self._file)
-        aside.unlink(missing_ok=True)
 
     def _one(self, clip: Clip) -> Probe:
         if clip.fault:

@@ -1,18 +1,20 @@
-"""Unpack a file of weights that travelled in the compact form: bounded, and checked against the plain file.
+"""Turn the compact form back into the plain file, and unpack what travelled: bounded, checked against the plain file.
 
-    NAME.zst -> a zstd frame, no more bytes than the plain file has -> compact file -> plain file, the manifest's sha256
-
-Brings NumPy and zstandard: ``service.client.fetch`` loads it when there is something to unpack.
+NAME.zst -> a zstd frame, no more bytes than the plain file has -> compact file -> plain file, the manifest's sha256
 """
 
-import os
+import hashlib
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import zstandard
 
-from prunus.configs.artifacts.compact.codec import CompactFile, open_compact, plain_digest, to_plain
+from prunus.configs.artifacts.atomic_write import sync
 from prunus.configs.artifacts.compact.layout import DIGEST, HEADER
-from prunus.configs.artifacts.manifest import FileEntry
+from prunus.configs.artifacts.compact.read import CompactFile, open_compact, read_tensor
+from prunus.configs.artifacts.manifest import FileEntry, sha256_file
 from prunus.configs.errors import Damaged
 
 _HEADER_SLACK = 16 * 1024**2
@@ -20,6 +22,24 @@ _HEADER_SLACK = 16 * 1024**2
 _MAX_WINDOW = 8 * 1024**2
 """Bytes of memory that a frame may ask for; those of our jobs ask for 2 MiB."""
 _BLOCK = 1 << 20
+
+
+def to_plain(compact: Path, plain: Path) -> None:
+    """Write the plain form of a compact file: the bytes that it was made of. ``plain`` is not there after an error.
+
+    Raises:
+        Damaged: ``compact`` is not a whole file of this format.
+    """
+    opened = open_compact(compact)
+    try:
+        with plain.open("wb") as out:
+            for data in _plain_data(opened):
+                out.write(data)
+        if sha256_file(plain) != opened.file.metadata.get(DIGEST):
+            raise Damaged(f"{compact} is damaged: turned back it is not the file that it was made of; fetch it again")
+    except BaseException:
+        plain.unlink(missing_ok=True)
+        raise
 
 
 def unpack(packed: Path, compact: Path, plain: FileEntry) -> None:
@@ -34,7 +54,7 @@ def unpack(packed: Path, compact: Path, plain: FileEntry) -> None:
     try:
         if plain_digest(_unpack(packed, compact, plain)) != plain.sha256:
             raise Damaged(f"{packed} holds other weights than its manifest says; fetch it again")
-        _sync(compact)
+        sync(compact)
     except BaseException:
         compact.unlink(missing_ok=True)
         raise
@@ -50,9 +70,21 @@ def unpack_to_plain(packed: Path, plain_path: Path, plain: FileEntry) -> None:
     try:
         _unpack(packed, aside, plain)
         to_plain(aside, plain_path)  # to the digest that _unpack compared with the manifest's
-        _sync(plain_path)
+        sync(plain_path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def plain_digest(opened: CompactFile) -> str:
+    """SHA-256 of the plain file, without writing it.
+
+    Raises:
+        Damaged: Parts do not fit together.
+    """
+    digest = hashlib.sha256()
+    for data in _plain_data(opened):
+        digest.update(data)
+    return digest.hexdigest()
 
 
 def _unpack(packed: Path, compact: Path, plain: FileEntry) -> CompactFile:
@@ -78,6 +110,10 @@ def _unpack(packed: Path, compact: Path, plain: FileEntry) -> CompactFile:
     return opened
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+def _plain_data(opened: CompactFile) -> Iterator[bytes | memoryview]:
+    """The plain file, header and tensors as they lie in it."""
+    header = opened.file.metadata[HEADER].encode()
+    yield struct.pack("<Q", len(header)) + header
+    for info in sorted(opened.plain.values(), key=lambda info: (info.offset, info.num_bytes)):
+        if info.num_bytes:
+            yield read_tensor(opened, info.name).reshape(-1).view(np.uint8).data

@@ -3,15 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from prunus.configs import JobRecord
+from prunus.configs.artifacts import mask_file
 from prunus.configs.artifacts.atomic_write import write_atomic
+from prunus.configs.artifacts.comparison.candidates import Candidate
 from prunus.configs.artifacts.layout import JOB_RECORD
 from prunus.configs.artifacts.manifest import MANIFEST, Manifest, build_entries
-from prunus.jobs.comparison.compare import Candidate
-from prunus.jobs.sparsity import masks
-from prunus.jobs.sparsity.masks import PackedMask
+from prunus.configs.artifacts.mask_file import PackedMask
 
 BITS = {
     # 4 + 2 positions; x keeps 3, y keeps 3, both keep 2
@@ -22,10 +23,10 @@ BITS = {
 }
 
 
-def bits(name: str) -> masks.Masks:
+def bits(name: str) -> dict[str, NDArray[np.bool_]]:
     """One of ``BITS`` as a mask: a matrix and a bias."""
-    found = {key: torch.tensor(values, dtype=torch.bool) for key, values in BITS[name].items()}
-    return {key: mask.view(2, 2) if mask.numel() == 4 else mask for key, mask in found.items()}
+    found = {key: np.array(values, dtype=bool) for key, values in BITS[name].items()}
+    return {key: mask.reshape(2, 2) if mask.size == 4 else mask for key, mask in found.items()}
 
 
 def record(name: str, method: str = "gradual_magnitude", **more: Any) -> JobRecord:
@@ -47,7 +48,8 @@ def write_artifact(root: Path, name: str, mask: str | None = None, *, with_manif
     root.mkdir(parents=True, exist_ok=True)
     write_atomic(root / JOB_RECORD, record(name, **more).model_dump_json())
     if mask:
-        masks.save(bits(mask), root / masks.FOLDER / "step-5", masks.Facts("gradual_magnitude", 5))
+        folder = root / mask_file.FOLDER / "step-5"
+        mask_file.save(PackedMask.of(bits(mask)), folder, mask_file.Facts("gradual_magnitude", 5))
     if with_manifest:
         manifest = Manifest(job_id=f"j-{name}", job_name=name, attempt_id=f"j-{name}-a1", files=build_entries(root))
         write_atomic(root / MANIFEST, manifest.model_dump_json())

@@ -1,15 +1,11 @@
-"""The compact form of a sparse checkpoint with NumPy alone: written, turned back, read; lossless.
-
-``configs.artifacts.compact.layout``
-draws the layout. One tensor at a time is in memory, with its mask.
+"""Read compact checkpoints with NumPy: dense tensors out of bits and values, one at a time, equal to the bit.
 
     arrays = load_sparse(Path("out"))   # name -> NumPy array: all that a reader needs
+
+``compact.layout`` draws the layout.
 """
 
-import hashlib
 import json
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,20 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from prunus.configs.artifacts.compact.layout import (
-    DIGEST,
     FILE_NAME,
     FORMAT,
     HEADER,
     VERSION,
-    Part,
-    file_head,
-    in_order,
     is_compact_name,
-    may_shrink,
     missing_shard,
-    sparse_parts,
 )
-from prunus.configs.artifacts.manifest import sha256_file
 from prunus.configs.artifacts.weight_file import (
     BAD_HEADER,
     NUMPY_DTYPES,
@@ -44,7 +33,7 @@ from prunus.configs.artifacts.weight_file import (
     read_entries,
     refuse_gaps,
 )
-from prunus.configs.errors import ArtifactMissing, ArtifactRefused, Damaged
+from prunus.configs.errors import ArtifactMissing, Damaged
 
 Bits = NDArray[Any]
 """Elements as unsigned integers of their size."""
@@ -63,17 +52,11 @@ class CompactFile:
     plain: dict[str, TensorInfo]
 
 
-def compact_files(directory: Path) -> list[Path]:
-    """The compact files of a directory: one, or shards."""
-    return sorted(path for path in directory.glob("model.sparse*") if is_compact_name(path.name) and path.is_file())
-
-
 def load_sparse(path: Path) -> dict[str, NDArray[Any]]:
     """Read a compact checkpoint: name -> array, dense, equal to the bit to the plain tensors.
 
     NumPy has neither bfloat16 nor float8: such a tensor comes as its bits, uint16 or uint8. A BF16 array ``b`` is
-    widened, exactly, by ``(b.astype("u4") << 16).view("f4")``; ``open_compact(file).plain[name].dtype`` tells it from
-    integers.
+    widened, exactly, by ``(b.astype("u4") << 16).view("f4")``; ``load_bits`` tells it from integers.
 
     Args:
         path: A compact file, or a directory that holds one, or all of its shards.
@@ -82,80 +65,43 @@ def load_sparse(path: Path) -> dict[str, NDArray[Any]]:
         ArtifactMissing: There is no compact file.
         Damaged: A file is no whole one of this format, a shard is missing, or two shards have the same tensor.
     """
+    return {name: bits.view(NUMPY_DTYPES.get(dtype, bits.dtype)) for name, (dtype, bits) in load_bits(path).items()}
+
+
+def load_bits(path: Path) -> dict[str, tuple[str, Bits]]:
+    """``load_sparse`` for libraries with more dtypes than NumPy: name -> safetensors' name of the dtype, and the bits.
+
+    Raises:
+        ArtifactMissing, Damaged: As in ``load_sparse``.
+    """
     files = compact_files(path) if path.is_dir() else [path]
     if not files or not path.exists():
         raise ArtifactMissing(
-            f"{path} is or holds no {FILE_NAME}; write one with `prunus convert DIR DEST --to compact`"
+            f"{path} is or holds no {FILE_NAME}; bring one with `prunus fetch --compact`, or write one with `prunus "
+            "convert DIR DEST --to compact`"
         )
     if path.is_dir() and (missing := missing_shard([file.name for file in files])):
         raise Damaged(f"{path} lacks the shard {missing}; fetch it again")
-    arrays: dict[str, NDArray[Any]] = {}
+    found: dict[str, tuple[str, Bits]] = {}
     for opened in map(open_compact, files):
-        if twice := arrays.keys() & opened.plain.keys():
+        if twice := found.keys() & opened.plain.keys():
             raise Damaged(f"{path} has {min(twice)} in two files; fetch it again")
         for name, info in opened.plain.items():
-            bits = np.array(read_tensor(opened, name))  # a copy: not a view of a file that may go
-            arrays[name] = bits.view(NUMPY_DTYPES.get(info.dtype, bits.dtype))
-    return arrays
+            bits = read_tensor(opened, name)
+            if isinstance(bits, np.memmap):
+                bits = np.array(bits)  # not a view of a file that may go
+            found[name] = info.dtype, bits
+    return found
+
+
+def compact_files(directory: Path) -> list[Path]:
+    """The compact files of a directory: one, or shards."""
+    return sorted(path for path in directory.glob("model.sparse*") if is_compact_name(path.name) and path.is_file())
 
 
 def is_compact(file: WeightFile) -> bool:
     """Whether a safetensors file says of itself that it is of this format, of whatever version."""
     return file.metadata.get("format") == FORMAT
-
-
-def to_compact(plain: Path, compact: Path) -> None:
-    """Write the compact form of a safetensors file.
-
-    Raises:
-        Damaged: ``plain`` is not a whole safetensors file.
-        ArtifactRefused: It is compact already, or has bytes that belong to no tensor, which could not be given back.
-    """
-    file = open_weights(plain)
-    if is_compact(file):
-        raise ArtifactRefused(f"{plain} is compact already; turn it back with --to plain")
-    try:
-        refuse_gaps(file.tensors, 8 + len(file.header.encode()), plain.stat().st_size)
-    except ValueError as error:
-        raise ArtifactRefused(f"{plain} is no tidy safetensors file: {error}; load it and save it again") from error
-    parts: list[Part] = []
-    for info in file.tensors.values():
-        parts += _sparse_parts(file, info) or [Part(info.name, info.dtype, info.shape, info.num_bytes)]
-    parts = in_order(parts)
-    with compact.open("wb") as out:
-        out.write(file_head(parts, file.header, sha256_file(plain)))
-        for bits in _compact_data(file, parts):
-            bits.tofile(out)
-
-
-def to_plain(compact: Path, plain: Path) -> None:
-    """Write the plain form of a compact file: the bytes that it was made of. ``plain`` is not there after an error.
-
-    Raises:
-        Damaged: ``compact`` is not a whole file of this format.
-    """
-    opened = open_compact(compact)
-    try:
-        with plain.open("wb") as out:
-            for data in _plain_data(opened):
-                out.write(data)
-        if sha256_file(plain) != opened.file.metadata.get(DIGEST):
-            raise Damaged(f"{compact} is damaged: turned back it is not the file that it was made of; fetch it again")
-    except BaseException:
-        plain.unlink(missing_ok=True)
-        raise
-
-
-def plain_digest(opened: CompactFile) -> str:
-    """SHA-256 of the plain file, without writing it.
-
-    Raises:
-        Damaged: Parts do not fit together.
-    """
-    digest = hashlib.sha256()
-    for data in _plain_data(opened):
-        digest.update(data)
-    return digest.hexdigest()
 
 
 def open_compact(path: Path) -> CompactFile:
@@ -224,7 +170,7 @@ def read_tensor(opened: CompactFile, name: str) -> Bits:
     if (
         shape.tolist() != [rows, columns]
         or int(counts_R.sum()) != values.size
-        or not np.array_equal(begins_R, _begins(counts_R))
+        or not np.array_equal(begins_R, row_begins(counts_R))
     ):
         raise Damaged(f"{file.path}: the values of {name} do not fit its bits; fetch it again")
     dense_RC = np.zeros((rows, columns), values.dtype)
@@ -232,13 +178,9 @@ def read_tensor(opened: CompactFile, name: str) -> Bits:
     return dense_RC
 
 
-def _plain_data(opened: CompactFile) -> Iterator[bytes | memoryview]:
-    """The plain file, header and tensors as they lie in it."""
-    header = opened.file.metadata[HEADER].encode()
-    yield struct.pack("<Q", len(header)) + header
-    for info in sorted(opened.plain.values(), key=lambda info: (info.offset, info.num_bytes)):
-        if info.num_bytes:
-            yield read_tensor(opened, info.name).reshape(-1).view(np.uint8).data
+def row_begins(counts_R: Bits) -> Bits:
+    """Where each row begins, given how many values each has."""
+    return np.cumsum(counts_R, dtype="<i8") - counts_R
 
 
 def _refuse_misfit(file: WeightFile, info: TensorInfo) -> set[str]:
@@ -265,32 +207,3 @@ def _refuse_misfit(file: WeightFile, info: TensorInfo) -> set[str]:
         if (found := file.tensors[name]) and (found.dtype, found.shape) != expected:
             raise ValueError(f"{name} is {found.dtype}{list(found.shape)}, not {expected[0]}{list(expected[1])}")
     return set(wanted)
-
-
-def _sparse_parts(file: WeightFile, info: TensorInfo) -> list[Part]:
-    if not may_shrink(info.name, info.shape, file.tensors):
-        return []
-    return sparse_parts(info.name, info.dtype, info.shape, int(np.count_nonzero(bits_of(file, info.name))))
-
-
-def _compact_data(file: WeightFile, parts: list[Part]) -> Iterator[Bits]:
-    """The data of each part, in order."""
-    for part in parts:
-        if part.name in file.tensors:
-            yield bits_of(file, part.name)
-            continue
-        module, _, kind = part.name.rpartition(".")
-        bits_RC = bits_of(file, f"{module}.weight").reshape(file.tensors[f"{module}.weight"].shape)
-        if kind == "shape":
-            yield np.asarray(bits_RC.shape, "<i8")
-        elif kind == "compressed":
-            yield bits_RC[bits_RC != 0]
-        elif kind == "bitmask":
-            yield np.packbits(bits_RC != 0, axis=1, bitorder="little")
-        else:
-            yield _begins(np.count_nonzero(bits_RC, axis=1))
-
-
-def _begins(counts_R: Bits) -> Bits:
-    """Where each row begins, given how many values each has."""
-    return np.cumsum(counts_R, dtype="<i8") - counts_R
