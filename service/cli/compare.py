@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from prunus.configs.artifacts.comparison.result import COMPARISON_FILE, Comparison
-from prunus.service.cli import follow
+from prunus.service.cli.waiting.references import resolve
 from prunus.service.client import Client, fetch
 from prunus.service.errors import NotFound, Refused
 from prunus.service.wire import JobState
@@ -107,7 +107,7 @@ def _references(client: Client, source: str, tell: Callable[[str], None], *, cam
     if ":" in source:
         return [fetch.full_source(source)], False
     try:
-        target = follow.resolve(client, source, campaign=campaign)
+        target = resolve(client, source, campaign=campaign)
     except NotFound as error:
         hint = f"; for the directory write ./{source}" if Path(source).is_dir() else ""
         raise NotFound(f"{error}{hint}") from error

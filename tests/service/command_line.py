@@ -1,6 +1,7 @@
 """Runs of the command line against a server on loopback, and a clock that moves by being waited for."""
 
 import contextlib
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +15,20 @@ from prunus.service.api.app import Parts, create_app
 from tests.service.world import World
 
 Run = Callable[..., Result]
+
+RECIPE = """\
+# Two jobs, one after the other.
+campaign: demo
+defaults:
+  task: {name: classification, data: {train: {files: [rows.csv]}, eval: {files: [rows.csv]}}}
+  train: {num_steps: 10, batch_size: 8, lr: {peak: 1e-3}}
+jobs:
+  - name: teacher
+    model: {from: org/base}
+  - name: student
+    model: {from: "job:teacher"}
+    method: {name: gradual_magnitude, final_sparsity: 0.9}
+"""
 
 
 @contextlib.contextmanager
@@ -41,3 +56,8 @@ def clock_that(pause: Callable[[], Any]) -> SimpleNamespace:
         pause()
 
     return SimpleNamespace(sleep=sleep, monotonic=lambda: seconds[0], time=lambda: seconds[0])
+
+
+def states(run: Run, *words: str) -> dict[str, int]:
+    """Jobs of the only campaign by state, as ``prunus campaigns`` counts them."""
+    return json.loads(run("campaigns", "--json", *words).stdout)[0]["counts"]

@@ -1,17 +1,17 @@
-"""The commands of the embedded default: ``prunus up``, ``down`` and ``status``."""
+"""The embedded default: ``prunus up``, ``down`` and ``status``."""
 
 import json
 from typing import Annotated
 
 import typer
 
-from prunus.service.cli import terminal
-from prunus.service.cli.terminal import Home, Json
-from prunus.service.local import up as embedded
+from prunus.service.cli.options import Home, Json
+from prunus.service.cli.terminal import note
 from prunus.service.local.parts import UpOptions
+from prunus.service.local.up import default_home, down, status, up
 
 
-def up(
+def start(
     home: Home = None,
     ray_address: Annotated[
         str | None, typer.Option(envvar="PRUNUS_RAY_ADDRESS", help="Dashboard of a Ray cluster to use.")
@@ -27,7 +27,7 @@ def up(
     """Start Ray, MLflow and the server on this machine; what runs already is kept, what crashed is started again."""
     given = UpOptions(ray_address=ray_address, mlflow_uri=mlflow_uri, store=store, num_cpus=cpus, host=host)
     options = given if given != UpOptions() else None
-    state = embedded.up(home or embedded.default_home(), options, terminal.note)
+    state = up(home or default_home(), options, note)
     addresses = {"server": state.server_url, "mlflow": state.mlflow_url, "ray": state.ray_url}
     if as_json:
         typer.echo(json.dumps(addresses))
@@ -36,15 +36,15 @@ def up(
             typer.echo(f"{name:<8}{url}")
 
 
-def down(home: Home = None) -> None:
+def end(home: Home = None) -> None:
     """End what `up` started, running jobs included; the queue, models and metrics stay on disk."""
-    if not embedded.down(home or embedded.default_home(), terminal.note):
-        terminal.note("nothing was running")
+    if not down(home or default_home(), note):
+        note("nothing was running")
 
 
-def status(home: Home = None, as_json: Json = False) -> None:
+def show_parts(home: Home = None, as_json: Json = False) -> None:
     """Tell which parts of the embedded default run."""
-    parts = embedded.status(home or embedded.default_home())
+    parts = status(home or default_home())
     if as_json:
         typer.echo(json.dumps({name: {"health": health, "url": url} for name, (health, url) in parts.items()}))
     elif not parts:

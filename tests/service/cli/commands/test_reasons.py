@@ -1,8 +1,11 @@
-"""``prunus why``: a sentence, and the end of a log only where it tells more."""
+"""``prunus why``: a sentence, and the end of a log only where it tells more. ``prunus logs``: all of it."""
+
+from pathlib import Path
 
 import pytest
 
 from prunus.configs import StopReason
+from prunus.service.errors import NotFound
 from tests.service.command_line import Run
 from tests.service.world import World, make_spec
 
@@ -35,3 +38,12 @@ def test_a_mistake_of_the_user_is_told_by_its_message_alone(run: Run, world: Wor
 def test_logs_still_has_all_of_it(run: Run, world: World, option: tuple[str, ...]) -> None:
     fail(world, StopReason.USER_ERROR)
     assert run("logs", "a", *option).stdout == "rank 0\n"
+
+
+def test_a_campaign_in_place_of_a_job_is_told(recipe: Path, run: Run) -> None:
+    run("submit", recipe)
+    for command in ("why", "logs"):
+        result = run(command, "demo")
+        assert result.exit_code == NotFound.exit_code
+        assert "that is a campaign: name one of its jobs, such as demo/teacher" in result.stderr
+    assert run("show", "demo/teacher").exit_code == 0
