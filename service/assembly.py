@@ -9,7 +9,8 @@ from typing import Self
 from fastapi import FastAPI
 
 from prunus.cluster.executor import Executor
-from prunus.service.api.app import Parts, create_app
+from prunus.service.api.app import create_app
+from prunus.service.api.parts import Parts
 from prunus.service.publishing.campaign_runs import CampaignRuns
 from prunus.service.publishing.publisher import Publisher, ask_health
 from prunus.service.scheduling.scheduler import AfterEnd, Scheduler, keep_quiet
@@ -60,7 +61,6 @@ class Assembly:
             settings=settings,
             store=self.store,
             executor=executor,
-            sources=sources,
             registry=registry,
             wake=self.scheduler.wake,
             ready=self._thread.is_alive,

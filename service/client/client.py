@@ -24,6 +24,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from prunus.configs import Campaign, __version__
 from prunus.service.errors import Refused, ServerFault, Unreachable, error_for_status
 from prunus.service.wire import (
+    ENDED,
+    NEXT_OFFSET,
     ArtifactView,
     CampaignCancelled,
     CampaignSummary,
@@ -35,11 +37,6 @@ from prunus.service.wire import (
     ServerInfo,
     Submission,
 )
-
-NEXT_OFFSET = "prunus-next-offset"
-"""Header of a log answer: where the next reading begins, in bytes."""
-ENDED = "prunus-log-ended"
-"""Header of a log answer: "true" if nothing will follow ``next_offset``."""
 
 View = TypeVar("View", bound=BaseModel)
 Read = TypeVar("Read")

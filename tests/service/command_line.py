@@ -11,7 +11,8 @@ from typing import Any
 import uvicorn
 from click.testing import Result
 
-from prunus.service.api.app import Parts, create_app
+from prunus.service.api.app import create_app
+from prunus.service.api.parts import Parts
 from tests.service.world import World
 
 Run = Callable[..., Result]
@@ -35,7 +36,7 @@ jobs:
 def serving(world: World, *, is_embedded: bool = False) -> Iterator[str]:
     """Answer on loopback; gives the address."""
     settings = world.settings.model_copy(update={"embedded": is_embedded})
-    api = create_app(Parts(settings, world.store, world.cluster, world.sources, world.registry))
+    api = create_app(Parts(settings, world.store, world.cluster, world.registry))
     server = uvicorn.Server(uvicorn.Config(api, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
     listener = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)

@@ -7,7 +7,8 @@ from typing import Any
 from prunus.cluster.fake import FakeExecutor
 from prunus.configs import Campaign, JobSpec
 from prunus.configs.artifacts.layout import JobDirectory
-from prunus.service.api.app import Parts, create_app
+from prunus.service.api.app import create_app
+from prunus.service.api.parts import Parts
 from prunus.service.scheduling.scheduler import Scheduler
 from prunus.service.settings import Settings
 from prunus.service.sources.registry import NoRegistry, Registry
@@ -122,7 +123,6 @@ def make_app(world: World, **settings: Any) -> Any:
         settings=Settings.load({}, home=world.home, **settings),
         store=world.store,
         executor=world.cluster,
-        sources=world.sources,
         registry=world.registry,
     )
     return create_app(parts)

@@ -9,8 +9,8 @@ from prunus.configs import StopReason
 from prunus.service.cli.connection import connect
 from prunus.service.cli.options import Url
 from prunus.service.cli.terminal import EXIT_INTERRUPTED, fail, note
-from prunus.service.cli.waiting.logs import DRIVER, end_of_log, stream_log
-from prunus.service.wire import JobState
+from prunus.service.cli.waiting.logs import end_of_log, stream_log
+from prunus.service.wire import DRIVER, JobState
 
 
 def why(job: Annotated[str, typer.Argument(help="Name, CAMPAIGN/NAME or id.")], url: Url = None) -> None:

@@ -5,9 +5,7 @@ from collections.abc import Callable
 from prunus.service.cli.waiting.patience import POLL_S, Tell, patiently, pause
 from prunus.service.client import Client
 from prunus.service.errors import NotFound
-
-DRIVER = -1
-"""In place of a rank: the driver's output, which ends with the cause of a failure."""
+from prunus.service.wire import DRIVER
 
 _TAIL_BYTES = 16_384
 
