@@ -4,7 +4,7 @@ from pathlib import Path
 
 from prunus.service.cli.terminal import note
 from prunus.service.client import Client
-from prunus.service.local.parts import UpOptions
+from prunus.service.local.state import UpOptions
 from prunus.service.local.up import default_home, running_url, up
 from prunus.service.settings import Settings
 

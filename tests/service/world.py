@@ -64,20 +64,12 @@ class World:
 
     def __post_init__(self) -> None:
         self.settings = Settings.load({}, home=self.home)
-        self.ended: list[str] = []
         self._open()
 
     def _open(self) -> None:
         self.store = Store(Database(self.settings.store), self.clock)
         self.sources = Sources(self.store, self.settings, self.registry)
-        self.scheduler = Scheduler(
-            self.store,
-            self.cluster,
-            self.sources,
-            self.settings,
-            clock=self.clock,
-            after_end=lambda job, outcome: self.ended.append(f"{job.name} {job.state}"),
-        )
+        self.scheduler = Scheduler(self.store, self.cluster, self.sources, self.settings, clock=self.clock)
         self.submitter = Submitter(self.store, self.cluster, embedded=False, clock=self.clock)
 
     def restart(self) -> None:

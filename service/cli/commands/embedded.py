@@ -7,7 +7,7 @@ import typer
 
 from prunus.service.cli.options import Home, Json
 from prunus.service.cli.terminal import note
-from prunus.service.local.parts import UpOptions
+from prunus.service.local.state import UpOptions
 from prunus.service.local.up import default_home, down, status, up
 
 

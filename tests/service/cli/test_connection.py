@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from prunus.service.cli import connection
 from prunus.service.cli.main import app
 from prunus.service.errors import Unreachable
-from prunus.service.local.parts import UpOptions
+from prunus.service.local.state import UpOptions
 from tests.service.command_line import Run
 
 
