@@ -7,7 +7,7 @@ types only, so that it loads fast.
 
 A reference ``ref`` of a job is its id, its NAME (the newest of that name), or CAMPAIGN/NAME. A reference of a campaign
 is its id or its name (the newest). Every method raises the errors of ``service.errors``: ``Unreachable``, ``NotFound``,
-``Refused``, ``Unauthorized``, ``Conflict`` or ``ServerFault``.
+``Refused``, ``Unauthorized`` or ``ServerFault``.
 """
 
 import contextlib

@@ -17,7 +17,8 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from prunus.cluster.embedded_ray import LOOPBACK, pick_port, pick_ports, prepare_temp_dir
+from prunus.cluster.embedded_ray import prepare_temp_dir
+from prunus.cluster.free_ports import LOOPBACK, pick_port, pick_ports
 from prunus.configs import __version__
 from prunus.service.errors import StartFailed
 from prunus.service.local.checks import check_packages, check_reach

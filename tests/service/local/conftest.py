@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from prunus.cluster import embedded_ray
-from prunus.cluster.embedded_ray import pick_port
+from prunus.cluster.free_ports import pick_port
 from prunus.service.local import processes
 from prunus.service.local.parts import _base_environment
 from prunus.service.local.state import Part, PartName, UpState
