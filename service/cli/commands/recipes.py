@@ -11,11 +11,7 @@ from prunus.service.cli.drawing.picture import save_png
 from prunus.service.cli.options import Json
 from prunus.service.cli.shown.recipes import recipes_table
 from prunus.service.cli.terminal import stdout
-from prunus.service.submission.shipped_recipes import (
-    find_recipe,
-    load_recipe,
-    shipped_recipes,
-)
+from prunus.service.submission.shipped_recipes import find_recipe, load_recipe, shipped_recipes
 
 
 def recipes(name: Annotated[str | None, typer.Argument(help="Print this one.")] = None, as_json: Json = False) -> None:

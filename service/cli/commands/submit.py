@@ -10,12 +10,8 @@ from prunus.service.cli.reporting import exit_by, print_submitted, wait_for
 from prunus.service.cli.shown.recipes import plan_table
 from prunus.service.cli.terminal import note, print_json, stdout
 from prunus.service.errors import Refused
-from prunus.service.submission.shipped_recipes import (
-    check_local_files,
-    load_recipe,
-    not_here,
-    unchecked,
-)
+from prunus.service.submission.dry_run import check_local_files, not_here, unchecked
+from prunus.service.submission.shipped_recipes import load_recipe
 
 
 def submit(

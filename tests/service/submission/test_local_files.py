@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from prunus.configs import ConfigError
-from prunus.service.submission.shipped_recipes import check_local_files, load_recipe
+from prunus.service.submission.dry_run import check_local_files
+from prunus.service.submission.shipped_recipes import load_recipe
 from tests.service.command_line import RECIPE
 
 
