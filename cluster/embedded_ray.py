@@ -18,8 +18,8 @@ from pathlib import Path
 import httpx
 
 from prunus.cluster.errors import EmbeddedRayFailed
-from prunus.cluster.free_ports import LOOPBACK, RayPorts
 
+LOOPBACK = "127.0.0.1"
 STOP_GRACE_S = 30
 """Seconds between TERM and KILL when a job is stopped: enough to save a checkpoint (Ray's own default is 3)."""
 
@@ -28,6 +28,17 @@ OBJECT_STORE_BYTES = 256 * 1024**2
 
 _LONGEST_TEMP_DIR = 40
 """Ray adds about 65 characters for its sockets, and a Unix socket's path has room for 107."""
+
+
+@dataclass(frozen=True)
+class RayPorts:
+    """Ports of one head; all on loopback."""
+
+    dashboard: int
+    """HTTP: the Jobs API."""
+    gcs: int
+    client: int
+    agent: int
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,8 @@ from importlib.metadata import PackageNotFoundError, version
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from prunus.cluster.embedded_ray import check_installed
+from prunus.cluster.embedded_ray import LOOPBACK, check_installed
 from prunus.cluster.errors import ClusterError
-from prunus.cluster.free_ports import LOOPBACK
 from prunus.service.errors import Refused, StartFailed
 from prunus.service.local.state import PartName, UpOptions, masked
 

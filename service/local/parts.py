@@ -10,8 +10,7 @@ from pathlib import Path
 
 import httpx
 
-from prunus.cluster.embedded_ray import EmbeddedRay, ensure_token, is_ready, prepare_temp_dir
-from prunus.cluster.free_ports import LOOPBACK, RayPorts
+from prunus.cluster.embedded_ray import LOOPBACK, EmbeddedRay, RayPorts, ensure_token, is_ready, prepare_temp_dir
 from prunus.service.local.processes import start_detached
 from prunus.service.local.state import MARKER, PART, Part, PartName, UpState
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationError
 
-from prunus.cluster.free_ports import LOOPBACK
+from prunus.cluster.embedded_ray import LOOPBACK
 from prunus.configs import __version__
 from prunus.configs.artifacts.atomic_write import write_atomic
 from prunus.configs.values.base import Record

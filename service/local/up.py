@@ -17,11 +17,11 @@ import time
 from pathlib import Path
 from typing import Literal
 
-from prunus.cluster.embedded_ray import prepare_temp_dir
-from prunus.cluster.free_ports import LOOPBACK, pick_port, pick_ports
+from prunus.cluster.embedded_ray import LOOPBACK, prepare_temp_dir
 from prunus.configs import __version__
 from prunus.service.errors import StartFailed
 from prunus.service.local.checks import check_packages, check_reach
+from prunus.service.local.free_ports import pick_port, pick_ports
 from prunus.service.local.parts import answers, launch, local_url
 from prunus.service.local.processes import end, is_alive, marked
 from prunus.service.local.readiness import Say, wait_ready

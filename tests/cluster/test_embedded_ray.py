@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from prunus.cluster import embedded_ray
-from prunus.cluster.embedded_ray import EmbeddedRay, ensure_token, is_ready, prepare_temp_dir
-from prunus.cluster.free_ports import RayPorts, pick_port
+from prunus.cluster.embedded_ray import EmbeddedRay, RayPorts, ensure_token, is_ready, prepare_temp_dir
+from prunus.service.local.free_ports import pick_port
 
 PORTS = RayPorts(dashboard=1, gcs=2, client=3, agent=4)
 

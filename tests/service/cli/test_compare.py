@@ -26,7 +26,8 @@ from prunus.service.cli.main import app
 from prunus.service.cli.shown.jobs import job_page
 from prunus.service.cli.waiting import patience
 from prunus.service.errors import Refused
-from prunus.service.submission import shipped_recipes as recipe_files
+from prunus.service.submission.dry_run import check_local_files
+from prunus.service.submission.shipped_recipes import load_recipe
 from prunus.service.wire import JobState
 from tests.service.command_line import Run, clock_that, serving
 from tests.service.world import World, make_spec
@@ -232,7 +233,7 @@ def test_a_recipe_with_a_comparison_is_planned_and_tried(tmp_path: Path, monkeyp
     with pytest.raises(
         ConfigError, match=r"compare: compare\.jobs: there is no directory '/.*/kept'; name a directory that a job"
     ):
-        recipe_files.check_local_files(recipe_files.load_recipe(str(recipe)), "recipe.yaml")
+        check_local_files(load_recipe(str(recipe)), "recipe.yaml")
 
 
 def test_a_recipe_of_comparisons_alone_has_nothing_to_draw(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from prunus.cluster import embedded_ray
-from prunus.cluster.free_ports import pick_port
 from prunus.service.local import processes
+from prunus.service.local.free_ports import pick_port
 from prunus.service.local.parts import _base_environment
 from prunus.service.local.state import Part, PartName, UpState
 from prunus.service.local.up import down

@@ -2,11 +2,9 @@
 
 import random
 import socket
-from dataclasses import dataclass
 
-from prunus.cluster.errors import EmbeddedRayFailed
-
-LOOPBACK = "127.0.0.1"
+from prunus.cluster.embedded_ray import LOOPBACK, RayPorts
+from prunus.service.errors import StartFailed
 
 _DASHBOARD = 8265
 """Ray's own choice; another where it is taken."""
@@ -16,22 +14,14 @@ _PORT_RANGE = (20_000, 32_000)
 _RANDOM = random.SystemRandom()
 
 
-@dataclass(frozen=True)
-class RayPorts:
-    """Ports of one head; all on loopback."""
-
-    dashboard: int
-    """HTTP: the Jobs API."""
-    gcs: int
-    client: int
-    agent: int
-
-
 def pick_port(preferred: int | None = None) -> int:
     """Return a port that is free now on loopback: ``preferred`` if it is, else a random one.
 
     The random ones lie below the range that the kernel gives to outgoing connections and to programs that ask for
     port 0, so that none of those takes it before it is used.
+
+    Raises:
+        StartFailed: None is free.
     """
     for port in (preferred, *_RANDOM.sample(range(*_PORT_RANGE), 200)):
         if port is None:
@@ -43,7 +33,7 @@ def pick_port(preferred: int | None = None) -> int:
             except OSError:
                 continue
             return port
-    raise EmbeddedRayFailed("no free port on 127.0.0.1; end something that listens there")
+    raise StartFailed("no free port on 127.0.0.1; end something that listens there")
 
 
 def pick_ports() -> RayPorts:

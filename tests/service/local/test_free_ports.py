@@ -2,7 +2,7 @@
 
 import socket
 
-from prunus.cluster.free_ports import pick_port, pick_ports
+from prunus.service.local.free_ports import pick_port, pick_ports
 
 
 def test_a_taken_port_is_not_picked() -> None:
