@@ -7,23 +7,26 @@ Ray Train owns the worker group, its placement and the process group; this file 
 """
 
 import contextlib
-import importlib
 import json
 import logging
 import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
+from prunus.cluster.failures import explain_failure
 from prunus.cluster.worker import RESULT, run_rank
-from prunus.configs import Launch, Outcome, RankError, StopReason, __version__
+from prunus.configs import Launch, Outcome, StopReason, __version__
 from prunus.configs.artifacts.atomic_write import write_atomic
 from prunus.configs.artifacts.layout import JobDirectory
 
 log = logging.getLogger(__name__)
+
 log.setLevel(logging.INFO)  # whatever a rank in this process makes of the rest
+
 _NICENESS = 15
 """Ray gives it to ranks, but not to drivers: a comparison must not outrank those that train."""
 
@@ -56,7 +59,7 @@ def main(path: str) -> int:
         facts = {"reason": StopReason.CANCELLED, "message": "the driver was told to stop"}
     except Exception as error:  # the edge of the process: whatever it is, the outcome says it
         log.exception("the attempt failed")
-        facts = _failure(directory, launch, error)
+        facts = explain_failure(directory, launch, error)
     finally:
         outcome = Outcome(
             attempt_id=launch.attempt_id,
@@ -105,59 +108,31 @@ def _run(launch: Launch, path: str) -> None:
         os.nice(_NICENESS)
         run_rank({"launch": path})
         return
+    run_gang = _join()
+    run_gang(launch, path)
+
+
+def _join() -> Callable[[Launch, str], None]:
+    """Join Ray; gives what runs a gang.
+
+    Raises:
+        _NoRay: Ray or what a gang needs of it is not there, or it is another one: no rank has begun.
+    """
     try:
-        gang = importlib.import_module("prunus.cluster.gang")  # brings Ray Train, and with it torch
-        gang.connect()
-    except Exception as error:  # of imports, of the connection, of versions that differ: no rank has begun
+        from prunus.cluster.gang import connect, run_gang  # noqa: PLC0415 - a seam: Ray Train and torch, of gangs only
+
+        connect()
+    except Exception as error:  # of imports, of the connection, of versions that differ
         what = f"{type(error).__name__}: {str(error).strip()[:500]}"
         raise _NoRay(
             f"Ray could not be joined ({what}); check that the cluster has prunus[train], with the Ray that it runs"
         ) from error
-    gang.run_gang(launch, path)
+    return run_gang
 
 
 def _success(directory: JobDirectory, launch: Launch) -> dict[str, Any]:
     text = (directory.attempt(launch.attempt) / RESULT).read_text(encoding="utf-8")
     return {"reason": StopReason.SUCCEEDED, **json.loads(text)}
-
-
-def _failure(directory: JobDirectory, launch: Launch, error: Exception) -> dict[str, Any]:
-    """The first rank's own word if there is one, else what Ray Train says."""
-    records = []
-    for path in directory.attempt(launch.attempt).glob("error-rank-*.json"):
-        with contextlib.suppress(OSError, ValueError):
-            records.append(RankError.model_validate_json(path.read_text(encoding="utf-8")))
-    if records:
-        # A rank that lost its peer is never the cause when another rank knows one.
-        first = min(records, key=lambda record: (record.reason is StopReason.WORKER_LOST, record.time))
-        if first.reason is StopReason.WORKER_LOST:
-            return _silent_death({record.rank for record in records}, launch, first)
-        return {"reason": first.reason, "message": first.message, "failed_rank": first.rank}
-    kind = type(error).__name__
-    text = str(error).strip().split("\n")[0][:500]
-    if "Startup" in kind or "PlacementGroup" in kind:
-        return {"reason": StopReason.LAUNCH_FAILED, "message": f"the gang did not start ({kind}: {text})"}
-    seen = sorted(getattr(error, "worker_failures", {}))  # by Ray Train, which may end the others before they notice
-    who = f"rank {seen[0]}" if len(seen) == 1 else "a rank"
-    return {
-        "reason": StopReason.WORKER_LOST,
-        "message": f"{who} died without a word ({kind}: {text}); often the node ran out of memory or was taken away",
-        "failed_rank": seen[0] if len(seen) == 1 else None,
-    }
-
-
-def _silent_death(spoke: set[int], launch: Launch, first: RankError) -> dict[str, Any]:
-    """Some rank died without a word; those that left one only lost it, and the rest was ended with the gang."""
-    silent = sorted(set(range(launch.spec.resources.num_ranks)) - spoke)
-    if not silent:
-        return {"reason": first.reason, "message": first.message, "failed_rank": None}
-    who = f"rank {silent[0]}" if len(silent) == 1 else f"one of the ranks {', '.join(map(str, silent))}"
-    return {
-        "reason": first.reason,
-        "message": f"{who} died without a word: killed, out of memory, or its node is gone; the last lines of its log "
-        f"say how far it came. Rank {first.rank} noticed: {first.message[:300]}",
-        "failed_rank": silent[0] if len(silent) == 1 else None,
-    }
 
 
 def enter() -> NoReturn:

@@ -5,33 +5,29 @@ Nothing here imports Ray: the head is the child process ``ray start --head --blo
 marker in the environment by which ``prunus down`` finds what is left.
 """
 
-import http.client
-import json
 import os
-import random
 import secrets
 import shutil
-import socket
 import stat
 import sys
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from urllib.parse import urlsplit
+
+import httpx
 
 from prunus.cluster.errors import EmbeddedRayFailed
 
 LOOPBACK = "127.0.0.1"
 STOP_GRACE_S = 30
 """Seconds between TERM and KILL when a job is stopped: enough to save a checkpoint (Ray's own default is 3)."""
+
 OBJECT_STORE_BYTES = 256 * 1024**2
 """Shared memory of the object store; batches and weights do not pass through it."""
+
 _LONGEST_TEMP_DIR = 40
 """Ray adds about 65 characters for its sockets, and a Unix socket's path has room for 107."""
-_PORT_RANGE = (20_000, 32_000)
-_RANDOM = random.SystemRandom()
 
 
 @dataclass(frozen=True)
@@ -53,20 +49,11 @@ class EmbeddedRay:
         home: Directory of the embedded default; must exist.
         ports: Free ports, chosen by the caller.
         num_cpus: CPUs that Ray may hand out, at least 1.
-        num_gpus: GPUs that Ray may hand out; None: Ray counts them.
     """
 
     home: Path
     ports: RayPorts
     num_cpus: int
-    num_gpus: int | None = None
-    threads_per_rank: int = field(default=1)
-    """OMP_NUM_THREADS of every rank that sets none itself."""
-
-    @property
-    def url(self) -> str:
-        """Address of the Jobs API."""
-        return f"http://{LOOPBACK}:{self.ports.dashboard}"
 
     @property
     def token_file(self) -> Path:
@@ -74,7 +61,6 @@ class EmbeddedRay:
 
     def command(self, temp_dir: Path) -> list[str]:
         """Return the command that runs the head in the foreground."""
-        gpus = [] if self.num_gpus is None else [f"--num-gpus={self.num_gpus}"]
         return [
             sys.executable,
             "-m",
@@ -90,7 +76,6 @@ class EmbeddedRay:
             f"--dashboard-port={self.ports.dashboard}",
             f"--dashboard-agent-listen-port={self.ports.agent}",
             f"--num-cpus={self.num_cpus}",
-            *gpus,
             f"--object-store-memory={OBJECT_STORE_BYTES}",
             f"--temp-dir={temp_dir}",
         ]
@@ -111,7 +96,7 @@ class EmbeddedRay:
             "LOG_NAME_UPDATE_INTERVAL_S": "2",
             "EVENT_AGENT_REPORT_INTERVAL_SECONDS": "1",
             "REPORTER_UPDATE_INTERVAL_MS": "15000",
-            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(self.threads_per_rank)),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
             **({} if has_gpu else {"DS_ACCELERATOR": os.environ.get("DS_ACCELERATOR", "cpu")}),
         }
 
@@ -157,52 +142,14 @@ def prepare_temp_dir(home: Path, previous: Path | None = None) -> Path:
     return directory
 
 
-def pick_port(preferred: int | None = None) -> int:
-    """Return a port that is free now on loopback: ``preferred`` if it is, else a random one.
-
-    The random ones lie below the range that the kernel gives to outgoing connections and to programs that ask for
-    port 0, so that none of those takes it before it is used.
-    """
-    for port in (preferred, *_RANDOM.sample(range(*_PORT_RANGE), 200)):
-        if port is None:
-            continue
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((LOOPBACK, port))
-            except OSError:
-                continue
-            return port
-    raise EmbeddedRayFailed("no free port on 127.0.0.1; end something that listens there")
-
-
-def pick_ports(dashboard: int | None = 8265) -> RayPorts:
-    """Choose ports for a head."""
-    return RayPorts(dashboard=pick_port(dashboard), gcs=pick_port(), client=pick_port(), agent=pick_port())
-
-
 def is_ready(url: str, token: str | None = None, timeout_s: float = 2.0) -> bool:
     """Tell whether the dashboard at ``url`` answers, and a node is there to run something."""
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    version_body = _get(url, "/api/version", headers, timeout_s)
-    nodes_body = _get(url, "/api/v0/nodes?limit=100", headers, timeout_s) if version_body else None
     try:
-        nodes = json.loads(nodes_body or b"{}")["data"]["result"]["result"]
+        with httpx.Client(base_url=url, headers=headers, timeout=timeout_s, trust_env=False) as dashboard:
+            dashboard.get("/api/version").raise_for_status()
+            answer = dashboard.get("/api/v0/nodes", params={"limit": 100}).raise_for_status()
+        nodes = answer.json()["data"]["result"]["result"]
         return any(node["state"] == "ALIVE" for node in nodes)
-    except (ValueError, KeyError, TypeError):
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
         return False
-
-
-def _get(url: str, path: str, headers: Mapping[str, str], timeout_s: float) -> bytes | None:
-    """Body of a 200 answer, else None."""
-    where = urlsplit(url)
-    kind = http.client.HTTPSConnection if where.scheme == "https" else http.client.HTTPConnection
-    connection = kind(where.hostname or LOOPBACK, where.port, timeout=timeout_s)
-    try:
-        connection.request("GET", path, headers=dict(headers))
-        answer = connection.getresponse()
-        return answer.read() if answer.status == http.HTTPStatus.OK else None
-    except (OSError, http.client.HTTPException):
-        return None
-    finally:
-        connection.close()

@@ -5,17 +5,15 @@ particular version of it.
 Sources: Ray 2.60 documentation of the Jobs REST API; its state API for nodes.
 """
 
-import io
 import logging
 import shlex
-import zipfile
 from hashlib import sha256
-from importlib import resources
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 
+from prunus.cluster.code_archive import code_archive
 from prunus.cluster.errors import ClusterRefused, ClusterUnreachable
 from prunus.cluster.executor import Capacity, Node, Poll, RayStatus
 from prunus.configs import Launch
@@ -30,8 +28,6 @@ _STATUS: dict[str, RayStatus] = {
     "FAILED": "failed",
     "STOPPED": "stopped",
 }
-_SHIPPED = ("configs", "jobs", "cluster")
-"""Rooms of ``prunus`` that an attempt needs on the cluster."""
 
 
 class RayJobs:
@@ -185,30 +181,6 @@ def attempt_environment(launch: Launch) -> dict[str, str]:
     if resources_.gpus_per_rank == 0:
         environment["DS_ACCELERATOR"] = "cpu"
     return environment
-
-
-def code_archive() -> bytes:
-    """Zip ``configs``, ``jobs`` and ``cluster`` of this installation, with fixed times so that equal code has equal
-    bytes.
-    """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        _write(archive, "prunus/__init__.py", resources.files("prunus").joinpath("__init__.py").read_bytes())
-        for room in _SHIPPED:
-            _add(archive, cast(Any, resources.files(f"prunus.{room}")), f"prunus/{room}")
-    return buffer.getvalue()
-
-
-def _add(archive: zipfile.ZipFile, folder: Any, name: str) -> None:
-    for item in sorted(folder.iterdir(), key=lambda entry: str(entry.name)):
-        if item.is_dir() and item.name != "__pycache__":
-            _add(archive, item, f"{name}/{item.name}")
-        elif item.is_file() and not item.name.endswith(".pyc"):
-            _write(archive, f"{name}/{item.name}", item.read_bytes())
-
-
-def _write(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    archive.writestr(zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0)), content)
 
 
 def _last_line(text: str) -> str:

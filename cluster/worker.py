@@ -23,9 +23,9 @@ def run_rank(config: dict[str, Any]) -> None:
     Args:
         config: ``{"launch": path of launch.json}``.
     """
-    from prunus.jobs.run import run_rank as run  # noqa: PLC0415 - the seam: torch is loaded by ranks only
+    from prunus.jobs import run  # noqa: PLC0415 - a seam: torch is loaded by ranks only
 
     launch = Launch.model_validate_json(Path(config["launch"]).read_text(encoding="utf-8"))
-    result = run(launch)
+    result = run.run_rank(launch)
     if result is not None:
         write_atomic(JobDirectory(launch.job_dir).attempt(launch.attempt) / RESULT, json.dumps(asdict(result)))

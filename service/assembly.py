@@ -9,10 +9,12 @@ from typing import Self
 from fastapi import FastAPI
 
 from prunus.cluster.executor import Executor
-from prunus.service.api.app import Parts, create_app
+from prunus.service.api.app import create_app
+from prunus.service.api.parts import Parts
 from prunus.service.publishing.campaign_runs import CampaignRuns
-from prunus.service.publishing.publisher import Publisher, ask_health
-from prunus.service.scheduling.scheduler import AfterEnd, Scheduler, keep_quiet
+from prunus.service.publishing.mlflow_health import ask_health
+from prunus.service.publishing.publisher import Publisher
+from prunus.service.scheduling.scheduler import Scheduler
 from prunus.service.settings import Settings
 from prunus.service.sources.registry import Registry
 from prunus.service.sources.resolve import Sources
@@ -30,23 +32,20 @@ class Assembly:
         settings: Where everything is.
         executor: Ray.
         registry: MLflow.
-        after_end: See ``Scheduler``.
 
     Raises:
         StoreLocked: Another server owns the database.
         StoreError: It cannot be opened.
     """
 
-    def __init__(
-        self, settings: Settings, executor: Executor, registry: Registry, after_end: AfterEnd = keep_quiet
-    ) -> None:
+    def __init__(self, settings: Settings, executor: Executor, registry: Registry) -> None:
         settings.home.mkdir(parents=True, exist_ok=True)
         settings.storage.mkdir(parents=True, exist_ok=True)
         settings.cache.mkdir(parents=True, exist_ok=True)
         self.store = Store(Database(settings.store))
         self._stop = threading.Event()
         sources = Sources(self.store, settings, registry)
-        self.scheduler = Scheduler(self.store, executor, sources, settings, after_end=after_end)
+        self.scheduler = Scheduler(self.store, executor, sources, settings)
         self._thread = threading.Thread(target=self.scheduler.run, args=(self._stop,), name="scheduler", daemon=True)
         self._threads = [self._thread]
         if settings.mlflow_uri is not None:
@@ -60,7 +59,6 @@ class Assembly:
             settings=settings,
             store=self.store,
             executor=executor,
-            sources=sources,
             registry=registry,
             wake=self.scheduler.wake,
             ready=self._thread.is_alive,

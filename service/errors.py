@@ -4,8 +4,7 @@ ServiceError               base; the message says what, the value and the remedy
 ├── Unreachable            no answer from the server (retryable)                              exit 4   HTTP 503
 ├── NotFound               no job, campaign, artifact or file of that name                    exit 3   HTTP 404
 ├── Refused                the server looked, and said no: mend what was sent                 exit 2   HTTP 422
-│   ├── Unauthorized       the bearer token is missing or wrong                               exit 2   HTTP 401
-│   └── Conflict           the same request is being answered right now (retryable)           exit 2   HTTP 409
+│   └── Unauthorized       the bearer token is missing or wrong                               exit 2   HTTP 401
 ├── ServerFault            a defect on the server's side; its log tells more (retryable)      exit 5   HTTP 500
 ├── StartFailed            the server, or what ``prunus up`` starts, cannot start             exit 5   HTTP 500
 └── StoreError             the database refused                                               exit 5   HTTP 500
@@ -57,13 +56,6 @@ class Unauthorized(Refused):
     status = 401
 
 
-class Conflict(Refused):
-    """The same request is being answered right now."""
-
-    retryable = True
-    status = 409
-
-
 class ServerFault(ServiceError):
     """The server answered with a fault of its own."""
 
@@ -102,7 +94,7 @@ def error_for_status(status: int, message: str) -> ServiceError:
         status: HTTP status of at least 400.
         message: The server's words.
     """
-    kinds: dict[int, type[ServiceError]] = {401: Unauthorized, 403: Refused, 404: NotFound, 409: Conflict}
+    kinds: dict[int, type[ServiceError]] = {401: Unauthorized, 403: Refused, 404: NotFound}
     kind = kinds.get(status) or (Unreachable if status in {502, 503, 504} else None)
     if kind is None:
         kind = ServerFault if status >= 500 else Refused

@@ -7,6 +7,13 @@ from pydantic import Field
 from prunus.configs import AnySpec, Campaign, Progress, StopReason
 from prunus.configs.values.base import Fraction, Record, Strict
 
+NEXT_OFFSET = "prunus-next-offset"
+"""Header of a log answer: where the next reading begins, in bytes."""
+ENDED = "prunus-log-ended"
+"""Header of a log answer: "true" if nothing will follow ``next_offset``."""
+DRIVER = -1
+"""In place of a rank, for a log: the driver's output, which ends with the cause of a failure."""
+
 
 class JobState(StrEnum):
     """Where a job is. Drawn, with the legal transitions, in ``service.states``."""

@@ -11,8 +11,7 @@ from prunus.service.errors import NotFound, Unreachable
 from prunus.service.settings import Settings
 from prunus.service.store.rows import AttemptRow, JobRow
 from prunus.service.store.store import Store
-
-DRIVER = -1
+from prunus.service.wire import DRIVER
 
 
 class JobLogs:

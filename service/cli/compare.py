@@ -15,7 +15,7 @@ from prunus.configs.artifacts.comparison import compare as comparing
 from prunus.configs.artifacts.comparison.candidates import read_candidate
 from prunus.configs.artifacts.comparison.result import FIGURES, Comparison
 from prunus.configs.errors import ArtifactError, ConfigError
-from prunus.service.cli import follow
+from prunus.service.cli.waiting.references import resolve
 from prunus.service.client import Client, fetch
 from prunus.service.errors import NotFound, Refused
 from prunus.service.wire import JobState
@@ -110,7 +110,7 @@ def _references(client: Client, source: str, tell: Callable[[str], None], *, cam
     if ":" in source:
         return [fetch.full_source(source)], False
     try:
-        target = follow.resolve(client, source, campaign=campaign)
+        target = resolve(client, source, campaign=campaign)
     except NotFound as error:
         hint = f"; for the directory write ./{source}" if Path(source).is_dir() else ""
         raise NotFound(f"{error}{hint}") from error

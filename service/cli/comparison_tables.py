@@ -6,7 +6,7 @@ from rich.text import Text
 
 from prunus.configs.artifacts.comparison.grids import grids
 from prunus.configs.artifacts.comparison.result import MOST_IN_A_TABLE, Comparison, Matrix
-from prunus.service.cli.tables import number
+from prunus.service.cli.shown.words import number
 
 _NO_PAIR = "–"
 

@@ -8,6 +8,9 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from prunus.configs.artifacts.manifest import FileEntry, sha256_file
 from prunus.configs.errors import Damaged
@@ -17,6 +20,7 @@ from prunus.service.wire import FileView
 
 MAX_CUTS = 6
 """Cut connections in a row, without a byte between them, after which a fetch gives up."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.4, 5.0
 PART = ".part"
 
 
@@ -62,33 +66,57 @@ def download(wire: Wire, remote: FileView, target: Path, report: Callable[[int],
     )
 
 
+def asking_again(pause: Callable[[float], None]) -> Retrying:
+    """Ask up to ``MAX_CUTS`` times while the server is away, with 0.4, 0.8, 1.6, 3.2 and 5 s between.
+
+    Args:
+        pause: Waits so many seconds.
+    """
+    return Retrying(
+        retry=retry_if_exception_type(Unreachable),
+        stop=stop_after_attempt(MAX_CUTS),
+        wait=wait_exponential(multiplier=_FIRST_PAUSE_S, max=_LONGEST_PAUSE_S),
+        sleep=pause,
+        reraise=True,
+    )
+
+
 def _fill(wire: Wire, remote: FileView, part: Path, report: Callable[[int], None]) -> None:
     """Append to ``part`` until it has the file's size, asking again after every cut."""
     position = size_of(part)
-    cuts = 0
     handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
     with os.fdopen(handle, "ab") as file:
         while position < remote.size:
-            before = position
-            failure: Unreachable | None = None
-            try:
-                with wire.client.open_file(wire.source, remote.path, position) as chunks:
-                    for chunk in chunks:
-                        if position + len(chunk) > remote.size:
-                            raise Damaged(f"{remote.path} of {wire.source} is longer than its manifest says")
-                        file.write(chunk)
-                        position += len(chunk)
-                        wire.downloaded += len(chunk)
-                        report(position)
-            except Unreachable as error:
-                failure = error
+            position = asking_again(wire.pause)(_go_on, wire, remote, file, position, report)
             if position < remote.size:
-                cuts = 1 if position > before else cuts + 1
-                if cuts >= MAX_CUTS:
-                    raise failure or Damaged(f"{remote.path} of {wire.source} ends after {position:,} bytes, too early")
-                wire.pause(min(0.2 * 2**cuts, 5.0))
+                wire.pause(_FIRST_PAUSE_S)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _go_on(wire: Wire, remote: FileView, file: BinaryIO, position: int, report: Callable[[int], None]) -> int:
+    """Append what one connection brings; give the position that it reached, which is a later one.
+
+    Raises:
+        Unreachable: The connection was cut before the first byte.
+        Damaged: The server's file is longer or shorter than it should be.
+    """
+    begin = position
+    try:
+        with wire.client.open_file(wire.source, remote.path, position) as chunks:
+            for chunk in chunks:
+                if position + len(chunk) > remote.size:
+                    raise Damaged(f"{remote.path} of {wire.source} is longer than its manifest says")
+                file.write(chunk)
+                position += len(chunk)
+                wire.downloaded += len(chunk)
+                report(position)
+    except Unreachable:
+        if position == begin:
+            raise
+    if position == begin:
+        raise Damaged(f"{remote.path} of {wire.source} ends after {position:,} bytes, too early")
+    return position
 
 
 def make_parents(dest: Path, target: Path) -> None:

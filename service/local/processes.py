@@ -119,7 +119,11 @@ def _signal(processes: Iterable[psutil.Process], *, kill: bool) -> None:
 
 
 def _wait(processes: Iterable[psutil.Process], timeout_s: float) -> None:
-    """Until none runs; polls, because they are not our children."""
+    """Wait until none runs.
+
+    Polls, because they are not our children. Not ``psutil.wait_procs``: it waits for a zombie whose parent never
+    collects it, as in a container without an init process, until the time is over.
+    """
     deadline = time.monotonic() + timeout_s
     remaining = list(processes)
     while remaining and time.monotonic() < deadline:

@@ -11,34 +11,39 @@ up:    lock -> what is alive and answers is kept -> leftovers of the rest are sw
 down:  server, then Ray and MLflow: TERM, grace, KILL; sweep by marker; nothing may be left.
 """
 
-import contextlib
-import fcntl
 import os
 import shutil
 import time
-import uuid
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
-from prunus.cluster.embedded_ray import LOOPBACK, pick_port, pick_ports, prepare_temp_dir
+from prunus.cluster.embedded_ray import LOOPBACK, prepare_temp_dir
 from prunus.configs import __version__
-from prunus.configs.artifacts.atomic_write import write_atomic
 from prunus.service.errors import StartFailed
-from prunus.service.local import parts, processes
-from prunus.service.local.parts import MARKER, PART, Part, PartName, UpOptions, UpState
+from prunus.service.local.checks import check_packages, check_reach
+from prunus.service.local.free_ports import pick_port, pick_ports
+from prunus.service.local.parts import answers, launch, local_url
+from prunus.service.local.processes import end, is_alive, marked
+from prunus.service.local.readiness import Say, wait_ready
+from prunus.service.local.state import (
+    MARKER,
+    PART,
+    Part,
+    PartName,
+    UpOptions,
+    UpState,
+    differences,
+    locked,
+    read_marker,
+    read_state,
+    wanted,
+    write_state,
+)
 from prunus.service.settings import DEFAULT_HOME, DEFAULT_PORT, Settings
 
-READY_TIMEOUT_S = 240.0
-"""A cold start on a loaded two-core machine takes about a minute."""
 _GRACE_S = {"server": 10.0, "ray": 20.0, "mlflow": 5.0}
-_SECOND_TRIES = {"ray": 2}
-"""Ray ends itself where its node is not registered after a fixed 30 s, which a busy machine may miss."""
 
 Health = Literal["running", "not answering", "stopped", "external"]
-Say = Callable[[str], None]
 
 
 def default_home() -> Path:
@@ -46,19 +51,11 @@ def default_home() -> Path:
     return Path(os.environ.get("PRUNUS_HOME") or DEFAULT_HOME).expanduser().resolve()
 
 
-def read_state(home: Path) -> UpState | None:
-    """Return what ``up`` left, or None if nothing was started (or the file cannot be read)."""
-    try:
-        return UpState.model_validate_json((home / "up.json").read_text(encoding="utf-8"))
-    except (OSError, ValidationError):
-        return None
-
-
 def running_url(home: Path) -> str | None:
     """Address of the embedded server if its process lives, else None. Costs no network round trip."""
     state = read_state(home)
     part = state.parts.get("server") if state else None
-    return part.url if part and processes.is_alive(part.process) else None
+    return part.url if part and is_alive(part.process) else None
 
 
 def status(home: Path) -> dict[str, tuple[Health, str]]:
@@ -83,22 +80,22 @@ def up(home: Path, options: UpOptions | None = None, say: Say = lambda _: None) 
         Refused: The server would be open to others without a token, or ranks elsewhere could not reach MLflow.
     """
     home = home.expanduser().resolve()
-    with _locked(home):
+    with locked(home):
         before = read_state(home)
         healthy = _healthy_parts(home, before)
         chosen = options or (before.options if before else UpOptions())
         if before and healthy and chosen != before.options:
-            differ = parts.differences(before.options, chosen)
+            differ = differences(before.options, chosen)
             raise StartFailed(f"{home} is up with other options: {differ}; run `prunus down` first")
-        wanted = parts.wanted(chosen)
-        missing = [name for name in wanted if name not in healthy]
+        needed = wanted(chosen)
+        missing = [name for name in needed if name not in healthy]
         if before and not missing:
             say(f"already up: {before.server_url}")
             return before
         settings = Settings.load(home=home)
         host = before.host if before and healthy else chosen.host or settings.host
-        parts.check_reach(chosen, host, has_token=settings.bearer_token is not None)
-        parts.check_packages(missing)
+        check_reach(chosen, host, has_token=settings.bearer_token is not None)
+        check_packages(missing)
         state = _plan(home, chosen, host, before, healthy)
         for name in missing:
             _end_part(state, name)
@@ -117,15 +114,15 @@ def down(home: Path, say: Say = lambda _: None) -> bool:
     home = home.expanduser().resolve()
     if not (home / "cluster-id").exists():
         return False
-    with _locked(home):
-        state, marker = read_state(home), _marker(home)
-        ran = bool(processes.marked(MARKER, marker))
+    with locked(home):
+        state, marker = read_state(home), read_marker(home)
+        ran = bool(marked(MARKER, marker))
         for stopping in ("server", "mlflow", "ray"):
             part = state.parts.get(stopping) if state else None
             if part:
                 say(f"stopping {stopping}")
-                processes.end([part.process], PART, f"{stopping}:{marker}", _GRACE_S[stopping])
-        left = processes.end([], MARKER, marker, 0.0)
+                end([part.process], PART, f"{stopping}:{marker}", _GRACE_S[stopping])
+        left = end([], MARKER, marker, 0.0)
         if left:
             raise StartFailed(f"still running after TERM and KILL: process {', '.join(map(str, left))}; end by hand")
         if state and state.ray_temp_dir and Path(state.ray_temp_dir).parent != home:
@@ -145,11 +142,11 @@ def _plan(home: Path, options: UpOptions, host: str, before: UpState | None, hea
     local_ray = options.ray_address is None
     old_temp = Path(before.ray_temp_dir) if before and before.ray_temp_dir else None
     return UpState(
-        marker=_marker(home),
+        marker=read_marker(home),
         options=options,
         ray_url=options.ray_address or f"http://{LOOPBACK}:{ports.dashboard}",
         mlflow_url=options.mlflow_uri or f"http://{LOOPBACK}:{mlflow_port}",
-        server_url=parts.local_url(host, server_port),
+        server_url=local_url(host, server_port),
         host=host,
         num_cpus=_num_cpus(options) if local_ray else None,
         ray_ports=(ports.dashboard, ports.gcs, ports.client, ports.agent) if local_ray else None,
@@ -166,95 +163,50 @@ def _num_cpus(options: UpOptions) -> int:
 
 def _start(home: Path, state: UpState, missing: list[PartName], say: Say) -> UpState:
     begun = time.monotonic()
+
+    def restart(state: UpState, name: PartName) -> UpState:
+        _end_part(state, name)
+        return _launch(home, state, name)
+
     started: dict[PartName, Part] = {}
     try:
         for name in missing:
             state = _launch(home, state, name)
             started[name] = state.parts[name]
         say(f"starting {', '.join(sorted(missing))} (logs in {home / 'logs'})")
-        state = _wait_ready(home, state, list(missing), begun, say)
+        state = wait_ready(home, state, missing, say, restart)
     except BaseException:
         for name in started:
             _end_part(state, name)
         kept = {name: part for name, part in state.parts.items() if name not in started}
-        _write(home, state.model_copy(update={"parts": kept}))
+        write_state(home, state.model_copy(update={"parts": kept}))
         raise
     say(f"up after {time.monotonic() - begun:.0f} s: {state.server_url} (MLflow {state.mlflow_url})")
     return state
 
 
 def _launch(home: Path, state: UpState, name: PartName) -> UpState:
-    state = state.model_copy(update={"parts": {**state.parts, name: parts.launch(home, state, name)}})
-    _write(home, state)
-    return state
-
-
-def _wait_ready(home: Path, state: UpState, waiting: list[PartName], begun: float, say: Say) -> UpState:
-    second_tries: dict[str, int] = dict(_SECOND_TRIES)
-    while waiting:
-        for name in list(waiting):
-            part = state.parts[name]
-            if not processes.is_alive(part.process):
-                ended = f"{name} ended while it started; the end of {part.log}:\n{parts.tail(Path(part.log))}"
-                if not second_tries.get(name):
-                    raise StartFailed(ended)
-                second_tries[name] -= 1
-                say(f"{ended}\nstarting {name} again")
-                _end_part(state, name)
-                state = _launch(home, state, name)
-                continue
-            if parts.answers(home, name, part.url):
-                waiting.remove(name)
-                say(f"{name} answers at {part.url} after {time.monotonic() - begun:.0f} s")
-        if waiting and time.monotonic() - begun > READY_TIMEOUT_S:
-            part = state.parts[waiting[0]]
-            raise StartFailed(
-                f"{waiting[0]} does not answer at {part.url} after {READY_TIMEOUT_S:.0f} s; the end of {part.log}:\n"
-                f"{parts.tail(Path(part.log))}"
-            )
-        if waiting:
-            time.sleep(0.2)
+    state = state.model_copy(update={"parts": {**state.parts, name: launch(home, state, name)}})
+    write_state(home, state)
     return state
 
 
 def _health(home: Path, state: UpState, name: PartName) -> Health:
-    if name not in parts.wanted(state.options):
+    if name not in wanted(state.options):
         return "external"
     part = state.parts.get(name)
-    if part is None or not processes.is_alive(part.process):
+    if part is None or not is_alive(part.process):
         return "stopped"
-    return "running" if parts.answers(home, name, part.url, timeout_s=10.0) else "not answering"
+    return "running" if answers(home, name, part.url, timeout_s=10.0) else "not answering"
 
 
 def _healthy_parts(home: Path, state: UpState | None) -> dict[str, Part]:
     if state is None:
         return {}
-    return {name: state.parts[name] for name in parts.wanted(state.options) if _health(home, state, name) == "running"}
+    return {name: state.parts[name] for name in wanted(state.options) if _health(home, state, name) == "running"}
 
 
 def _end_part(state: UpState, name: str) -> None:
     part = state.parts.get(name)
     known = [part.process] if part else []
-    processes.end(known, PART, f"{name}:{state.marker}", _GRACE_S[name])
-
-
-def _marker(home: Path) -> str:
-    """Id of this home; outlives up.json, so that what was started can always be found."""
-    path = home / "cluster-id"
-    if not path.exists():
-        write_atomic(path, uuid.uuid4().hex)
-    return path.read_text(encoding="utf-8").strip()
-
-
-def _write(home: Path, state: UpState) -> None:
-    write_atomic(home / "up.json", state.model_dump_json(indent=2) + "\n")
-    (home / "up.json").chmod(0o600)
-
-
-@contextlib.contextmanager
-def _locked(home: Path) -> Iterator[None]:
-    """One ``up`` or ``down`` at a time for a home."""
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with (home / "up.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    end(known, PART, f"{name}:{state.marker}", _GRACE_S[name])

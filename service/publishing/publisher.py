@@ -18,104 +18,34 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
-
-import httpx
 
 from prunus.cluster.errors import ClusterRefused, ClusterUnreachable
 from prunus.cluster.executor import Executor
 from prunus.configs.artifacts.atomic_write import write_atomic
 from prunus.configs.artifacts.layout import JobDirectory
 from prunus.service.attempts.launch import build_launch
-from prunus.service.attempts.spool import Spool, append_status, is_quiet, read_spool
+from prunus.service.attempts.spool import append_status, is_quiet, read_spool
 from prunus.service.errors import StoreError
+from prunus.service.publishing.deciding import MAX_TRIES, STATUS, Facts, decide, pause_after
 from prunus.service.settings import Settings
 from prunus.service.store.rows import AttemptRow, JobRow
 from prunus.service.store.store import Store
-from prunus.service.wire import JobState
 
 log = logging.getLogger(__name__)
 
-STATUS = {JobState.SUCCEEDED: "FINISHED", JobState.FAILED: "FAILED", JobState.CANCELLED: "KILLED"}
-"""What MLflow calls the end of a job."""
-MAX_TRIES = 20
 PAUSE_S = 20.0
 """Between two steps."""
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 30.0, 3600.0
+
 _LONGEST_TRY_S = 1800.0
 """A try ends by itself after 900 s; what Ray calls running for longer than this is dead."""
+
 _MAX_RUNNING = 4
 """Tries at a time: each loads MLflow's client, several hundred MB."""
+
 _PAGE = 100
+
 _TRY, _GAVE_UP = "carry", "carry-ended"
 """Kinds of event: a try; no more tries."""
-
-Action = Literal["wait", "end", "settle", "carry", "give up"]
-
-
-@dataclass(frozen=True)
-class Facts:
-    """All that the decision about one ended job rests on."""
-
-    state: JobState
-    spool: Spool | None
-    """None: nothing was logged."""
-    quiet: bool
-    """Nobody writes to the spool any more."""
-    num_tries: int
-    running: bool
-    """A try runs."""
-    due: bool
-    """The pause after the last try is over."""
-    gave_up: bool = False
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What to do about one job, and why."""
-
-    action: Action
-    why: str
-
-
-def decide(facts: Facts) -> Decision:
-    """Choose what is next for an ended job that is not published."""
-    spool = facts.spool
-    if not facts.quiet:
-        return Decision("wait", "its processes may still write")
-    if facts.running:
-        return Decision("wait", "a try runs")
-    if spool is None:
-        return Decision("settle", "nothing was logged, so nothing is missing in MLflow")
-    if spool.status != STATUS[facts.state]:
-        return Decision("end", f"the spool ends with {spool.status or 'no status'}, the job with {facts.state}")
-    if spool.cursor.offset >= spool.size:
-        return Decision("settle", f"MLflow has all {spool.size} bytes of the spool")
-    missing = f"MLflow has {spool.cursor.offset} of {spool.size} bytes of the spool"
-    if facts.gave_up:
-        return Decision("wait", f"{missing}; somebody has to carry it over by hand")
-    if facts.num_tries >= MAX_TRIES:
-        return Decision("give up", f"{missing} after {facts.num_tries} tries")
-    if not facts.due:
-        return Decision("wait", f"{missing}; the next try is later")
-    return Decision("carry", missing)
-
-
-def pause_after(num_tries: int) -> float:
-    """Seconds to wait after the ``num_tries``-th try: 30, 60, 120, ... up to an hour."""
-    return float(min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(num_tries - 1, 20)))
-
-
-def ask_health(uri: str) -> Callable[[], bool]:
-    """Make the question whether an MLflow server answers, within 3 s. A store without a server always does."""
-
-    def answers() -> bool:
-        try:
-            return httpx.get(f"{uri.rstrip('/')}/health", timeout=3.0).status_code == httpx.codes.OK
-        except httpx.HTTPError:
-            return False
-
-    return answers if uri.startswith(("http://", "https://")) else lambda: True
 
 
 @dataclass

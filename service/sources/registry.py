@@ -41,3 +41,9 @@ class NoRegistry:
 
     def end_parent(self, run_id: str, status: str) -> bool:  # noqa: ARG002
         return False
+
+
+def follow_alias(registry: Registry, source: str) -> RegistryEntry:
+    """Look up ``models:/NAME@ALIAS``; raises as ``Registry.look_up``."""
+    name, _, alias = source.removeprefix("models:/").partition("@")
+    return registry.look_up(name, alias)

@@ -1,4 +1,4 @@
-"""References to files: what ``job:``, ``models:/``, directories and hub ids mean right now, and what an artifact holds.
+"""References to files: what ``job:``, ``models:/``, directories and hub ids mean right now.
 
 The registry is reached through a small protocol, so that MLflow is imported where the server is put together only.
 """
@@ -8,14 +8,14 @@ from pathlib import Path
 
 from prunus.configs import ConfigError, ResolvedSource
 from prunus.configs.artifacts.layout import JobDirectory
-from prunus.configs.artifacts.manifest import MANIFEST, Manifest, read_manifest, safe_relative, sha256_file
+from prunus.configs.artifacts.manifest import MANIFEST, read_manifest, sha256_file
 from prunus.configs.values.sources import source_kind
 from prunus.service.errors import NotFound, Refused
 from prunus.service.settings import Settings
-from prunus.service.sources.registry import Registry, RegistryEntry
+from prunus.service.sources.registry import Registry, follow_alias
 from prunus.service.store.rows import JobRow
 from prunus.service.store.store import Store
-from prunus.service.wire import ArtifactView, FileView, JobState
+from prunus.service.wire import JobState
 
 log = logging.getLogger(__name__)
 
@@ -37,70 +37,6 @@ class Sources:
             Unreachable: The registry does not answer: try again later.
         """
         return {role: self._resolve(job, reference) for role, reference in job.spec.sources.items()}
-
-    def listing(self, source: str) -> ArtifactView:
-        """List what a fetch of ``source`` brings: the manifest's files, by their names in it.
-
-        Args:
-            source: ``job:REF`` or ``models:/NAME@ALIAS``.
-
-        Raises:
-            NotFound: No such job or alias, or the job left no artifact (yet).
-        """
-        job = self._owner(source)
-        root, manifest = self._manifest(job)
-        return ArtifactView(
-            source=source,
-            job_id=job.id,
-            job_name=job.name,
-            manifest_sha256=sha256_file(root / MANIFEST),
-            files=tuple(
-                FileView(path=name, size=entry.size, sha256=entry.sha256)
-                for name, entry in sorted(manifest.files.items())
-            ),
-        )
-
-    def file(self, source: str, path: str) -> tuple[Path, str]:
-        """Find one file of an artifact, and nothing else.
-
-        Returns:
-            Its place and its digest.
-
-        Raises:
-            NotFound: The manifest does not name it, or it is not a plain file inside the artifact.
-        """
-        root, manifest = self._manifest(self._owner(source))
-        try:
-            relative = safe_relative(path)
-        except ConfigError as error:
-            raise NotFound(f"{source} has no file {path!r}; its manifest names what there is") from error
-        place = root / relative
-        is_manifest = path == MANIFEST
-        inside = not place.is_symlink() and place.is_file() and place.resolve() == root.resolve() / relative
-        if not (is_manifest or path in manifest.files) or not inside:
-            raise NotFound(f"{source} has no file {path!r}; its manifest names what there is")
-        return place, sha256_file(place) if is_manifest else manifest.files[path].sha256
-
-    def _owner(self, source: str) -> JobRow:
-        if source.startswith("job:"):
-            return self._store.find_job(source.removeprefix("job:"))
-        try:
-            kind = source_kind(source)
-        except ValueError as error:
-            raise NotFound(str(error)) from error
-        if kind != "registry":
-            raise NotFound(f"{source!r} is no artifact of this server; write job:NAME or models:/NAME@ALIAS")
-        entry = self._look_up(source)
-        if entry.job_id is None:
-            raise NotFound(f"{source} is run {entry.run_id}, which no job of this server made; fetch it from MLflow")
-        return self._store.job(entry.job_id)
-
-    def _manifest(self, job: JobRow) -> tuple[Path, Manifest]:
-        root = JobDirectory(self._settings.job_directory(job.id)).artifacts
-        try:
-            return root, read_manifest(root)
-        except ConfigError as error:
-            raise NotFound(f"job {job.name} ({job.id}, {job.state}) has no artifact: {error}") from error
 
     def _resolve(self, job: JobRow, reference: str) -> ResolvedSource:
         kind = source_kind(reference)
@@ -130,7 +66,7 @@ class Sources:
         return ResolvedSource(reference=reference, kind="artifact", location=str(root), manifest_sha256=digest)
 
     def _of_registry(self, reference: str) -> ResolvedSource:
-        entry = self._look_up(reference)
+        entry = follow_alias(self._registry, reference)
         if entry.job_id is not None:
             try:
                 return self._of_job(reference, self._store.job(entry.job_id))
@@ -146,7 +82,3 @@ class Sources:
         if self._settings.embedded and not path.is_dir():
             raise Refused(f"the directory {reference} does not exist; mend model.from, teacher or mask")
         return ResolvedSource(reference=reference, kind="directory", location=str(path))
-
-    def _look_up(self, reference: str) -> RegistryEntry:
-        name, _, alias = reference.removeprefix("models:/").partition("@")
-        return self._registry.look_up(name, alias)

@@ -1,7 +1,6 @@
-"""Rows of the store as frozen values, and the ids that we give. Pure: no connection here."""
+"""Rows of the store as frozen values. Pure: no connection here."""
 
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,11 +11,7 @@ from pydantic import TypeAdapter
 from prunus.configs import AnySpec, Progress, StopReason
 from prunus.service.wire import JobState
 
-_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
-"""Crockford's base32, lower case: no letter that a person takes for a digit; sorts as the numbers do."""
 _SPEC: TypeAdapter[AnySpec] = TypeAdapter(AnySpec)
-_RANDOM_BITS = 20
-_ID_DIGITS = 13
 
 
 @dataclass(frozen=True)
@@ -123,25 +118,6 @@ class EventRow:
     attempt_id: str | None
     kind: str
     message: str
-
-
-def new_ids(prefix: str, count: int, now: float) -> list[str]:
-    """Make ids that sort by time, then by place in the list: ``j-`` and 13 letters, safe in paths and addresses.
-
-    Args:
-        prefix: ``j`` or ``c``.
-        now: Unix seconds.
-    """
-    first = (int(now * 1000) << _RANDOM_BITS) | secrets.randbits(_RANDOM_BITS)
-    return [f"{prefix}-{_base32(first + index)}" for index in range(count)]
-
-
-def _base32(number: int) -> str:
-    digits = ""
-    for _ in range(_ID_DIGITS):
-        number, digit = divmod(number, 32)
-        digits = _ALPHABET[digit] + digits
-    return digits
 
 
 @lru_cache(maxsize=10_000)

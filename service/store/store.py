@@ -1,12 +1,11 @@
-"""The truth about jobs: every read and every write of the database, each write one transaction.
+"""The truth about jobs: every write of the database, each one transaction; what reads is in ``job_reader``.
 
 A transition is guarded: it happens only if the job is still in the state that the decision was made from. Every
 transition and every new reason to wait leaves an event in the same transaction. No decisions here.
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
@@ -15,14 +14,13 @@ from sqlalchemy.exc import IntegrityError
 from prunus.configs import Progress, StopReason
 from prunus.service.errors import StaleTransition
 from prunus.service.states import ACTIVE, WAITING, check_transition
-from prunus.service.store.database import WRITES
-from prunus.service.store.reader import StoreReader
+from prunus.service.store.job_reader import JobReader
 from prunus.service.store.rows import AttemptRow, CampaignRow, JobRow, NewJob, attempt_row
 from prunus.service.store.tables import attempts, campaigns, events, idempotency, jobs
 from prunus.service.wire import JobState
 
 
-class Store(StoreReader):
+class Store(JobReader):
     """Jobs, attempts and the decision log. Usable from several threads."""
 
     # ---- submission
@@ -281,10 +279,3 @@ class Store(StoreReader):
         connection.execute(
             insert(events).values(time=self._clock(), job_id=job_id, attempt_id=attempt_id, kind=kind, message=message)
         )
-
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        with self._translated():
-            connection = self._database.engine.connect().execution_options(**{WRITES: True})
-            with connection, connection.begin():
-                yield connection

@@ -16,7 +16,8 @@ from prunus.configs.reading.graph import check_graph
 from prunus.configs.values.wording import listed
 from prunus.service.errors import Refused
 from prunus.service.scheduling.admission import refuse_impossible
-from prunus.service.store.rows import CampaignRow, NewJob, new_ids
+from prunus.service.store.ids import new_ids
+from prunus.service.store.rows import CampaignRow, NewJob
 from prunus.service.store.store import Store
 from prunus.service.submission.local_files import missing_by_jobs
 from prunus.service.wire import JobState

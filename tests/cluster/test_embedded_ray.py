@@ -2,7 +2,6 @@
 
 import http.server
 import json
-import socket
 import stat
 import threading
 from collections.abc import Iterator
@@ -11,15 +10,8 @@ from pathlib import Path
 import pytest
 
 from prunus.cluster import embedded_ray
-from prunus.cluster.embedded_ray import (
-    EmbeddedRay,
-    RayPorts,
-    ensure_token,
-    is_ready,
-    pick_port,
-    pick_ports,
-    prepare_temp_dir,
-)
+from prunus.cluster.embedded_ray import EmbeddedRay, RayPorts, ensure_token, is_ready, prepare_temp_dir
+from prunus.service.local.free_ports import pick_port
 
 PORTS = RayPorts(dashboard=1, gcs=2, client=3, agent=4)
 
@@ -39,7 +31,6 @@ def test_the_command_names_every_port_the_cpus_and_the_directory(tmp_path: Path)
     }
     assert expected <= set(words)
     assert not any(word.startswith("--num-gpus") for word in words)
-    assert "--num-gpus=0" in EmbeddedRay(tmp_path, PORTS, num_cpus=2, num_gpus=0).command(tmp_path)
 
 
 def test_the_environment_guards_ray_and_keeps_the_marker_readable(
@@ -82,16 +73,6 @@ def test_only_the_newest_session_of_earlier_starts_is_kept(monkeypatch: pytest.M
     directory = prepare_temp_dir(tmp_path)
     assert directory == tmp_path / "ray"
     assert sorted(path.name for path in directory.iterdir()) == ["session_2026-01-03", "session_latest"]
-
-
-def test_a_taken_port_is_not_picked() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        assert pick_port(port) != port
-    free = pick_port()
-    assert pick_port(free) == free
-    ports = pick_ports()
-    assert len({ports.dashboard, ports.gcs, ports.client, ports.agent}) == 4
 
 
 @pytest.fixture

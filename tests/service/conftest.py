@@ -12,11 +12,11 @@ from typer.testing import CliRunner
 
 from prunus.cluster.executor import Node
 from prunus.cluster.fake import FakeExecutor
-from prunus.service.cli import follow
 from prunus.service.cli.main import app
+from prunus.service.cli.waiting import patience
 from prunus.service.client import Client
 from prunus.service.sources.registry import NoRegistry, Registry
-from tests.service.command_line import Run, clock_that, serving
+from tests.service.command_line import RECIPE, Run, clock_that, serving
 from tests.service.world import HOST, World, make_app
 
 
@@ -75,7 +75,17 @@ def run(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """Run a command against ``world``; gives its result."""
     world.cluster.automatic = True
     monkeypatch.setenv("PRUNUS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(follow, "time", clock_that(world.step))
+    monkeypatch.setattr(patience, "time", clock_that(world.step))
     with serving(world) as url:
         monkeypatch.setenv("PRUNUS_URL", url)
         yield lambda *words: CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    path = work / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -16,6 +17,7 @@ from prunus.cluster.fake import FakeExecutor
 from prunus.service.assembly import Assembly
 from prunus.service.settings import Settings
 from prunus.service.sources.registry import NoRegistry
+from prunus.service.store.rows import JobRow
 from prunus.service.wire import JobState, Submission
 from tests.service.world import make_campaign, make_spec
 
@@ -74,11 +76,18 @@ def test_the_server_starts_without_ray_queues_and_ends_cleanly_on_sigterm(
     assert process.returncode == 0
 
 
-def test_an_assembled_server_runs_its_queue_by_itself(tmp_path: Path) -> None:
+def test_an_assembled_server_runs_its_queue_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings.load({}, home=tmp_path, poll_interval_s=0.05, mlflow_uri=NOBODY)
     ended = {"a": threading.Event(), "b": threading.Event()}
     executor = FakeExecutor(automatic=True)
-    with Assembly(settings, executor, NoRegistry(), lambda job, _: ended[job.name].set()) as assembly:
+    with Assembly(settings, executor, NoRegistry()) as assembly:
+        end_attempt = assembly.store.end_attempt
+
+        def end_and_tell(job: JobRow, *given: Any, **named: Any) -> None:
+            end_attempt(job, *given, **named)
+            ended[job.name].set()
+
+        monkeypatch.setattr(assembly.store, "end_attempt", end_and_tell)
         http = TestClient(assembly.app, base_url="http://127.0.0.1")
         assert http.get("/readyz").status_code == 200
         assert {"scheduler", "publisher"} <= {thread.name for thread in threading.enumerate()}

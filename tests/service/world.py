@@ -7,7 +7,8 @@ from typing import Any
 from prunus.cluster.fake import FakeExecutor
 from prunus.configs import Campaign, JobSpec
 from prunus.configs.artifacts.layout import JobDirectory
-from prunus.service.api.app import Parts, create_app
+from prunus.service.api.app import create_app
+from prunus.service.api.parts import Parts
 from prunus.service.scheduling.scheduler import Scheduler
 from prunus.service.settings import Settings
 from prunus.service.sources.registry import NoRegistry, Registry
@@ -63,20 +64,12 @@ class World:
 
     def __post_init__(self) -> None:
         self.settings = Settings.load({}, home=self.home)
-        self.ended: list[str] = []
         self._open()
 
     def _open(self) -> None:
         self.store = Store(Database(self.settings.store), self.clock)
         self.sources = Sources(self.store, self.settings, self.registry)
-        self.scheduler = Scheduler(
-            self.store,
-            self.cluster,
-            self.sources,
-            self.settings,
-            clock=self.clock,
-            after_end=lambda job, outcome: self.ended.append(f"{job.name} {job.state}"),
-        )
+        self.scheduler = Scheduler(self.store, self.cluster, self.sources, self.settings, clock=self.clock)
         self.submitter = Submitter(self.store, self.cluster, embedded=False, clock=self.clock)
 
     def restart(self) -> None:
@@ -122,7 +115,6 @@ def make_app(world: World, **settings: Any) -> Any:
         settings=Settings.load({}, home=world.home, **settings),
         store=world.store,
         executor=world.cluster,
-        sources=world.sources,
         registry=world.registry,
     )
     return create_app(parts)

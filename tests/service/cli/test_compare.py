@@ -24,11 +24,12 @@ from prunus.configs.artifacts.comparison.result import Comparison, Entry
 from prunus.service.api.views import Views
 from prunus.service.cli import compare as compare_module
 from prunus.service.cli import comparison_tables as comparison_view
-from prunus.service.cli import follow
-from prunus.service.cli import tables as render
 from prunus.service.cli.main import app
+from prunus.service.cli.shown.jobs import job_page
+from prunus.service.cli.waiting import patience
 from prunus.service.errors import Refused
-from prunus.service.submission import shipped_recipes as recipe_files
+from prunus.service.submission.dry_run import check_local_files
+from prunus.service.submission.shipped_recipes import load_recipe
 from prunus.service.wire import JobState
 from tests.service.command_line import Run, clock_that, serving
 from tests.service.world import World, make_spec
@@ -72,7 +73,7 @@ def directories(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def ask(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """Run a command against ``world``, whose jobs end when the test says so."""
     monkeypatch.setenv("PRUNUS_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(follow, "time", clock_that(world.step))
+    monkeypatch.setattr(patience, "time", clock_that(world.step))
     with serving(world) as url:
         monkeypatch.setenv("PRUNUS_URL", url)
         yield lambda *words: CliRunner().invoke(app, [str(word) for word in words])
@@ -227,7 +228,7 @@ def test_a_comparison_waits_for_its_jobs_and_gets_their_artifacts(world: World) 
     world.step()
     detail = Views(world.store, lambda _: None).job("compare")
     assert (detail.state, detail.task, detail.method, detail.spec) == (JobState.SUCCEEDED, "comparison", "", spec)
-    page = shown(render.job_view(detail))
+    page = shown(job_page(detail))
     assert "comparison, 1 x 1 CPU" in page and "job:one, job:two" in page
 
 
@@ -259,7 +260,7 @@ def test_a_recipe_with_a_comparison_is_planned_and_tried(tmp_path: Path, monkeyp
     with pytest.raises(
         ConfigError, match=r"compare: compare\.jobs: there is no directory '/.*/kept'; name a directory that a job"
     ):
-        recipe_files.check_local_files(recipe_files.load_recipe(str(recipe)), "recipe.yaml")
+        check_local_files(load_recipe(str(recipe)), "recipe.yaml")
 
 
 def test_a_recipe_of_comparisons_alone_has_nothing_to_draw(tmp_path: Path) -> None:

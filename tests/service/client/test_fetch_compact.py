@@ -13,17 +13,15 @@ import zstandard
 from safetensors.numpy import save
 from typer.testing import CliRunner
 
-from prunus.configs.artifacts.compact import unpack as unpack_module
+from prunus.configs.artifacts.compact import unpack
 from prunus.configs.artifacts.compact.convert import convert
 from prunus.configs.artifacts.compact.pack import to_compact
 from prunus.configs.artifacts.compact.read import load_sparse
 from prunus.configs.artifacts.inspection import inspect
-from prunus.configs.artifacts.manifest import verify
+from prunus.configs.artifacts.manifest import FileEntry, verify
 from prunus.configs.errors import Damaged
 from prunus.service.cli.main import app
-from prunus.service.client import Client
-from prunus.service.client import download as download_module
-from prunus.service.client import fetch as fetch_module
+from prunus.service.client import Client, destination, download
 from prunus.service.client.fetch import Fetched, fetch
 from prunus.service.errors import NotFound, Refused, Unreachable
 from tests.service.artifact_server import ArtifactServer, serving
@@ -145,7 +143,7 @@ def test_a_cut_transfer_is_continued(
     plain = sparse_file(size=1200)
     server.files = {"model/model.safetensors": plain, PACKED: packed(plain, tmp_path)}
     server.listed = {name: server.entry(data) for name, data in server.files.items()}
-    server.cuts = [300_000, *[0] * download_module.MAX_CUTS]
+    server.cuts = [300_000, *[0] * download.MAX_CUTS]
     with pytest.raises(Unreachable):
         get(compact=compact)
     reached = (dest / f"{PACKED}.part").stat().st_size
@@ -165,7 +163,7 @@ def test_a_fetch_that_died_while_it_unpacked_downloads_nothing_twice(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(unpack_module, "to_plain", die)
+        patch.setattr(unpack, "to_plain", die)
         with pytest.raises(KeyboardInterrupt):
             get()
     assert f"{PACKED}" in present(dest)
@@ -235,8 +233,8 @@ def test_the_same_is_an_error_where_the_compact_form_was_asked_for(
 def test_a_bomb_is_stopped_at_the_plain_files_size(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plain: bytes
 ) -> None:
-    monkeypatch.setattr(unpack_module, "_HEADER_SLACK", 0)
-    monkeypatch.setattr(unpack_module, "_BLOCK", 1000)
+    monkeypatch.setattr(unpack, "_HEADER_SLACK", 0)
+    monkeypatch.setattr(unpack, "_BLOCK", 1000)
     (tmp_path / "bomb.zst").write_bytes(bomb(tmp_path))
     longest = 0
 
@@ -246,9 +244,9 @@ def test_a_bomb_is_stopped_at_the_plain_files_size(
             longest = max(longest, self.stat().st_size if self.exists() else 0)
             super().unlink(missing_ok)
 
-    entry = fetch_module.FileEntry(sha256=hashlib.sha256(plain).hexdigest(), size=len(plain))
+    entry = FileEntry(sha256=hashlib.sha256(plain).hexdigest(), size=len(plain))
     with pytest.raises(Damaged):
-        unpack_module.unpack(tmp_path / "bomb.zst", Watched(tmp_path / "out"), entry)
+        unpack.unpack(tmp_path / "bomb.zst", Watched(tmp_path / "out"), entry)
     assert 0 < longest <= len(plain)
     assert not (tmp_path / "out").exists()
 
@@ -328,7 +326,7 @@ def test_where_both_forms_do_not_fit_the_plain_one_comes(
     get: Fetch, server: ArtifactServer, dest: Path, plain: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=len(plain) + 1000)
-    monkeypatch.setattr(fetch_module.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(destination.shutil, "disk_usage", lambda _: usage)
     get()
     assert PACKED not in {path for path, _ in server.requests}
     assert present(dest) == PLAIN

@@ -1,22 +1,22 @@
 """What MLflow had not taken is carried over: the publisher stepped by hand around the fake cluster. No MLflow here."""
 
 import json
-from pathlib import Path
 
-import httpx
 import pytest
 
 from prunus.configs import SpoolCursor, StopReason
 from prunus.configs.artifacts.atomic_write import write_atomic
-from prunus.service.attempts.spool import Spool, append_status, read_spool
-from prunus.service.publishing import publisher as publishing
-from prunus.service.publishing.publisher import MAX_TRIES, Facts, Publisher, decide, pause_after
+from prunus.service.attempts.spool import Spool
+from prunus.service.publishing.deciding import MAX_TRIES, Facts
+from prunus.service.publishing.publisher import Publisher
 from prunus.service.settings import Settings
 from prunus.service.wire import JobState
 from tests.service.world import World, finish, make_spec
 
 URI = "http://127.0.0.1:9"
+
 FINISHED = json.dumps({"op": "status", "status": "FINISHED"}) + "\n"
+
 POINT = json.dumps({"op": "metrics", "step": 1, "time": 0, "values": {"loss": 1.0}}) + "\n"
 
 
@@ -77,32 +77,6 @@ def facts(**given: object) -> Facts:
         "due": True,
     }
     return Facts(**{**values, **given})  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("given", "action"),
-    [
-        (facts(), "carry"),
-        (facts(quiet=False), "wait"),
-        (facts(running=True), "wait"),
-        (facts(due=False), "wait"),
-        (facts(spool=None), "settle"),
-        (facts(spool=Spool(100, "FINISHED", SpoolCursor(offset=100))), "settle"),
-        (facts(spool=Spool(100, "FINISHED", SpoolCursor(offset=100)), gave_up=True, due=False), "settle"),
-        (facts(spool=Spool(100, None, SpoolCursor(offset=100))), "end"),
-        (facts(state=JobState.CANCELLED), "end"),
-        (facts(spool=Spool(100, None, SpoolCursor(offset=100)), quiet=False), "wait"),
-        (facts(num_tries=MAX_TRIES - 1), "carry"),
-        (facts(num_tries=MAX_TRIES), "give up"),
-        (facts(num_tries=MAX_TRIES, gave_up=True), "wait"),
-    ],
-)
-def test_the_decision(given: Facts, action: str) -> None:
-    assert decide(given).action == action
-
-
-def test_the_pauses_double_up_to_an_hour() -> None:
-    assert [pause_after(number) for number in (1, 2, 3, 7, 8, 20)] == [30, 60, 120, 1920, 3600, 3600]
 
 
 def test_a_spool_that_mlflow_has_is_noted_without_starting_anything(
@@ -324,7 +298,7 @@ def test_at_most_four_tries_run_at_a_time(world: World, publisher: Publisher) ->
 def test_every_job_is_reached_page_by_page_the_newest_first(
     world: World, publisher: Publisher, mlflow: Mlflow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "_PAGE", 2)
+    monkeypatch.setattr("prunus.service.publishing.publisher._PAGE", 2)
     mlflow.up = False
     for name in ("a", "b", "c"):
         finished(world, name)
@@ -334,41 +308,3 @@ def test_every_job_is_reached_page_by_page_the_newest_first(
     assert not world.job("a").published
     publisher.step()
     assert world.job("a").published
-
-
-def test_only_the_end_of_a_long_spool_is_read_and_it_is_enough(world: World) -> None:
-    world.submit(make_spec("a"))
-    directory = world.directory("a")
-    assert read_spool(directory) is None
-    text = POINT * 30_000  # more than a MiB
-    write_atomic(directory.spool, text)
-    assert read_spool(directory) == Spool(len(text), None, SpoolCursor())
-    append_status(directory.spool, "KILLED")
-    found = read_spool(directory)
-    assert found is not None
-    assert found.status == "KILLED"
-
-
-def test_a_link_is_not_followed_when_writing(tmp_path: Path) -> None:
-    target = tmp_path / "other"
-    target.write_text("mine")
-    (tmp_path / "spool").symlink_to(target)
-    with pytest.raises(OSError):
-        append_status(tmp_path / "spool", "KILLED")
-    assert target.read_text() == "mine"
-
-
-def test_health_is_the_answer_200_within_three_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-
-    def get(url: str, timeout: float) -> httpx.Response:
-        asked.append((url, timeout))
-        if len(asked) == 3:
-            raise httpx.ConnectError("nobody")
-        return httpx.Response(200 if len(asked) == 1 else 503)
-
-    monkeypatch.setattr(httpx, "get", get)
-    answers = publishing.ask_health("http://mlflow:5000/")
-    assert [answers(), answers(), answers()] == [True, False, False]
-    assert asked == [("http://mlflow:5000/health", 3.0)] * 3
-    assert publishing.ask_health("sqlite:///x.db")()

@@ -67,7 +67,7 @@ def test_the_limit_holds_over_a_restart_of_the_server(make_world: Callable[..., 
 
 def test_a_pause_for_the_registry_delays_no_other(world: World) -> None:
     world.submit(make_spec("a", resources={"num_ranks": 2}), make_spec("b"))
-    world.scheduler._memory.not_before[world.job("a").id] = world.clock.now + 15.0
+    world.scheduler._dispatcher._not_before[world.job("a").id] = world.clock.now + 15.0
     world.step()
     assert (world.state("a"), world.state("b")) == (JobState.QUEUED, JobState.STARTING)
 

@@ -6,35 +6,7 @@ import pytest
 
 from prunus.cluster.executor import Poll
 from prunus.configs import Outcome, RankError, StopReason
-from prunus.service.scheduling.ending import summarize_end
-from prunus.service.scheduling.retries import retry
-from prunus.service.scheduling.unblocking import Parent, unblock
-from prunus.service.scheduling.verdict import Evidence, Verdict, is_fresh, judge, overdue, should_send_stop
-from prunus.service.wire import JobState as S
-
-
-@pytest.mark.parametrize(
-    ("parents", "action", "words"),
-    [
-        ([], "queue", "nothing comes before"),
-        ([("a", S.SUCCEEDED), ("b", S.SUCCEEDED)], "queue", "all 2 jobs"),
-        ([("a", S.SUCCEEDED), ("b", S.RUNNING)], "wait", "1 of 2 jobs before it have succeeded; waits for b (RUNNING)"),
-        (
-            [("a", S.SUCCEEDED), ("b", S.RUNNING), ("c", S.QUEUED), ("d", S.QUEUED), ("e", S.BLOCKED)],
-            "wait",
-            "1 of 5 jobs before it have succeeded; waits for b (RUNNING), c (QUEUED), d (QUEUED) and 1 more",
-        ),
-        ([("a", S.BLOCKED)], "wait", "0 of 1"),
-        ([("a", S.CANCELLING)], "wait", "a (CANCELLING)"),
-        ([("a", S.RUNNING), ("b", S.FAILED)], "skip", "b came first and ended FAILED"),
-        ([("a", S.CANCELLED)], "skip", "a came first and ended CANCELLED"),
-        ([("a", S.SKIPPED)], "skip", "a came first and ended SKIPPED"),
-    ],
-)
-def test_a_blocked_job_is_queued_skipped_or_waits(parents: list[tuple[str, S]], action: str, words: str) -> None:
-    decision = unblock([Parent(*parent) for parent in parents])
-    assert decision.action == action
-    assert words in decision.reason
+from prunus.service.scheduling.verdict import Evidence, is_fresh, judge, overdue, should_send_stop
 
 
 def outcome(token: str = "7", attempt_id: str = "j-1-a1", reason: StopReason = StopReason.SUCCEEDED) -> Outcome:
@@ -137,19 +109,6 @@ def test_the_error_a_rank_left_names_the_reason() -> None:
     assert verdict.reason is StopReason.OUT_OF_MEMORY
 
 
-def test_no_class_of_failure_is_retried_yet() -> None:
-    for reason in StopReason:
-        assert not retry(reason, 0).again
-    assert retry(StopReason.WORKER_LOST, 0).reason == "no retry: 1 > 0 for worker_lost"
-
-
-def test_a_budget_of_two_gives_two_retries() -> None:
-    budgets = {StopReason.WORKER_LOST: 2}
-    again = [retry(StopReason.WORKER_LOST, used, budgets).again for used in range(3)]
-    assert again == [True, True, False]
-    assert retry(StopReason.WORKER_LOST, 1, budgets).reason == "retry: 2 <= 2 for worker_lost"
-
-
 @pytest.mark.parametrize(("running", "limit", "late"), [(60.0, 60.0, False), (60.1, 60.0, True), (1e9, None, False)])
 def test_an_attempt_is_overdue_after_its_timeout(running: float, limit: float | None, late: bool) -> None:
     assert (overdue(running, limit) is not None) is late
@@ -159,11 +118,3 @@ def test_a_stop_is_sent_at_once_and_then_every_15_seconds() -> None:
     assert should_send_stop(100.0, None)
     assert not should_send_stop(114.9, 100.0)
     assert should_send_stop(115.0, 100.0)
-
-
-def test_a_success_with_a_warning_says_it() -> None:
-    outcome = Outcome(attempt_id="j-a1", token="1", reason=StopReason.SUCCEEDED, message="it says nothing")
-    verdict = Verdict(True, StopReason.SUCCEEDED, "outcome.json says succeeded", outcome=outcome)
-    assert summarize_end(1, verdict, outcome.message) == "attempt 1 ended: succeeded: it says nothing"
-    silent = Verdict(True, StopReason.SUCCEEDED, "outcome.json says succeeded", outcome=None)
-    assert summarize_end(1, silent, "outcome.json says succeeded") == "attempt 1 ended: succeeded"

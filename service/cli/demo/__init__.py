@@ -1,0 +1,1 @@
+"""``make demo``: ``python -m prunus.service.cli.demo``; see ``run``."""
