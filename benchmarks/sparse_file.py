@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.timing import machine
 from prunus.configs.artifacts.compact.pack import pack, to_compact
 from prunus.configs.artifacts.compact.read import load_sparse
-from prunus.jobs.models.load_compact import load_state
+from prunus.runtime.load import load_state
 
 HIDDEN, INNER = 768, 3072
 

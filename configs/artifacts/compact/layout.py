@@ -1,6 +1,6 @@
 """The compact form of a sparse checkpoint as a contract: names, layout, header. Pure.
 
-``compact.pack`` writes it, ``compact.read`` and ``compact.unpack`` read it; ``jobs.models.load_compact`` makes torch
+``compact.pack`` writes it, ``compact.read`` and ``compact.unpack`` read it; ``runtime.load`` makes torch
 tensors of what was read.
 
 File ``model.sparse.safetensors``. A matrix ``NAME.weight`` (R, C) that shrinks is stored as four tensors, in the layout

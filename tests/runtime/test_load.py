@@ -24,8 +24,8 @@ from transformers import (
 
 from prunus.configs.artifacts.compact.layout import FILE_NAME
 from prunus.configs.artifacts.compact.pack import pack
-from prunus.jobs.errors import ModelError
-from prunus.jobs.models.load_compact import load_compact, load_state
+from prunus.configs.errors import ArtifactError
+from prunus.runtime.load import load_compact, load_state
 from tests.jobs import tiny
 
 AS_INT = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -141,7 +141,7 @@ def test_shards_load_and_a_missing_one_is_named(both: Callable[..., tuple[Path, 
     with pytest.raises(OSError, match=r"model-0000"):
         AutoModelForMaskedLM.from_pretrained(compact)
     (compact / shards[1]).unlink()
-    with pytest.raises(ModelError, match=f"lacks the shard {shards[1]}"):
+    with pytest.raises(ArtifactError, match=f"lacks the shard {shards[1]}"):
         load_compact(AutoModelForMaskedLM, compact)
 
 
@@ -166,11 +166,11 @@ def test_transformers_alone_raises_instead_of_loading_random_weights(
 
 def test_a_class_of_other_weights_is_refused(both: Callable[..., tuple[Path, Path]]) -> None:
     _, compact = both(bert())
-    with pytest.raises(ModelError, match=r"does not fit BertForSequenceClassification: missing keys .*classifier"):
+    with pytest.raises(ArtifactError, match=r"does not fit BertForSequenceClassification: missing keys .*classifier"):
         load_compact(AutoModelForSequenceClassification, compact)
-    with pytest.raises(ModelError, match=r"does not fit BertModel: .*; load it with the class"):
+    with pytest.raises(ArtifactError, match=r"does not fit BertModel: .*; load it with the class"):
         load_compact(AutoModel, compact)
-    with pytest.raises(ModelError, match=r"unexpected keys cls"):
+    with pytest.raises(ArtifactError, match=r"unexpected keys cls"):
         load_compact(AutoModel, compact, add_pooling_layer=False)
 
 
@@ -184,17 +184,17 @@ def test_damage_is_an_error_of_the_source(both: Callable[..., tuple[Path, Path]]
     content[8 + length + header[name]["data_offsets"][0]] ^= 1
     (compact / FILE_NAME).write_bytes(content)
     with pytest.raises(
-        ModelError, match=r"values of bert\.encoder\.layer\.0\.output\.dense\.weight do not fit its bits"
+        ArtifactError, match=r"values of bert\.encoder\.layer\.0\.output\.dense\.weight do not fit its bits"
     ):
         load_state(compact)
 
 
 def test_what_is_no_compact_file_is_refused(both: Callable[..., tuple[Path, Path]], tmp_path: Path) -> None:
     plain, compact = both(bert())
-    with pytest.raises(ModelError, match=r"holds no model\.sparse\.safetensors; bring one with `prunus fetch"):
+    with pytest.raises(ArtifactError, match=r"holds no model\.sparse\.safetensors; bring one with `prunus fetch"):
         load_state(plain)
-    with pytest.raises(ModelError, match="no compact checkpoint of version 1"):
+    with pytest.raises(ArtifactError, match="no compact checkpoint of version 1"):
         load_state(plain / "model.safetensors")
     (compact / FILE_NAME).write_bytes((compact / FILE_NAME).read_bytes()[:-1])
-    with pytest.raises(ModelError, match="is not a whole safetensors file"):
+    with pytest.raises(ArtifactError, match="is not a whole safetensors file"):
         load_state(compact)

@@ -14,9 +14,8 @@ import torch
 from transformers import AutoConfig, GenerationConfig, PreTrainedModel
 
 from prunus.configs.artifacts.compact.read import Bits, load_bits
-from prunus.configs.errors import ArtifactError
+from prunus.configs.errors import ArtifactRefused
 from prunus.configs.values.wording import listed
-from prunus.jobs.errors import ModelError
 
 _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -34,13 +33,9 @@ def load_state(path: Path) -> dict[str, torch.Tensor]:
         path: A compact file, or a directory that holds one, or all of its shards.
 
     Raises:
-        ModelError: There is none, a shard is missing, or a file is damaged.
+        ArtifactError: There is none, a shard is missing, or a file is damaged.
     """
-    try:
-        found = load_bits(path)
-    except ArtifactError as error:
-        raise ModelError(str(error)) from error
-    return {name: _tensor(bits, _DTYPES[dtype]) for name, (dtype, bits) in found.items()}
+    return {name: _tensor(bits, _DTYPES[dtype]) for name, (dtype, bits) in load_bits(path).items()}
 
 
 def load_compact(auto_class: Any, directory: Path, **options: Any) -> PreTrainedModel:
@@ -52,7 +47,7 @@ def load_compact(auto_class: Any, directory: Path, **options: Any) -> PreTrained
         options: Passed on to ``from_pretrained``.
 
     Raises:
-        ModelError: It cannot be read, or its weights are not exactly those of the class: nothing is left random.
+        ArtifactError: It cannot be read, or its weights are not exactly those of the class: nothing is left random.
     """
     state = load_state(directory)
     config = options.pop("config", None) or AutoConfig.from_pretrained(directory)
@@ -61,7 +56,7 @@ def load_compact(auto_class: Any, directory: Path, **options: Any) -> PreTrained
     )
     for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         if names := sorted(map(str, report[kind])):
-            raise ModelError(
+            raise ArtifactRefused(
                 f"{directory} does not fit {type(model).__name__}: {kind.replace('_', ' ')} {listed(names)}; "
                 "load it with the class that it was saved from"
             )
