@@ -9,3 +9,4 @@ class Dense(Strict):
     """Prune nothing: teacher preparation, dense baselines."""
 
     name: Literal["dense"] = "dense"
+    """Selects this method."""

@@ -19,6 +19,7 @@ class GradualMagnitude(Strict):
     """
 
     name: Literal["gradual_magnitude"] = "gradual_magnitude"
+    """Selects this method."""
     final_sparsity: Sparsity
     """Share of the prunable weights removed at the end, in [0, 1). Paper: 0.85 and 0.90."""
     initial_sparsity: Sparsity = 0.0
@@ -53,6 +54,7 @@ class GradualMagnitude(Strict):
     """Keep the removed values in a hidden fp32 copy, so that a weight may return at a later update (paper).
     Costs 4 bytes per prunable weight, sharded like the fp32 master."""
     prunable: Prunable = Prunable()
+    """Which weights may be removed."""
 
     @model_validator(mode="after")
     def _ranges(self) -> Self:

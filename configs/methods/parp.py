@@ -18,6 +18,7 @@ class Parp(Strict):
     """
 
     name: Literal["parp"] = "parp"
+    """Selects this method."""
     final_sparsity: Sparsity
     """Share of the prunable weights that is zero at the end, in [0, 1). Paper: 0.1 to 0.9."""
     initial_sparsity: Sparsity | None = None
@@ -35,6 +36,7 @@ class Parp(Strict):
     scope: Literal["global", "per_layer"] = "global"
     """Who competes: one threshold over all prunable weights (paper), or one per tensor."""
     prunable: WithBiases = WithBiases()
+    """Which weights may be removed; their biases compete, too (paper)."""
 
     @model_validator(mode="after")
     def _grows(self) -> Self:

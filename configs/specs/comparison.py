@@ -44,6 +44,7 @@ class ComparisonSpec(JobBase):
     """One job that compares: masks with each other, metrics against sparsity. One rank, no GPU."""
 
     compare: Compare
+    """Whose masks and metrics are compared."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ class Distillation(Strict):
     """Learn from a teacher's logits (Hinton et al., arXiv 1503.02531; Prune OFA section 3)."""
 
     teacher: Source
+    """The teacher's model: job:NAME, models:/NAME@ALIAS, a directory, or a hub id."""
     temperature: float = Field(default=2.0, gt=0.0)
     """Softmax temperature T of both; the term is scaled by T squared. Paper: 2."""
     task_weight: Fraction = 0.5
