@@ -7,7 +7,7 @@ export OMP_NUM_THREADS ?= 2
 export HF_HUB_OFFLINE ?= 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup lint format test chaos test-gpu demo bench clean
+.PHONY: setup lint format test chaos test-gpu demo bench docs clean
 
 setup: $(STAMP)
 
@@ -44,6 +44,10 @@ demo: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks.run_all
+
+# The generated pages of docs/reference.
+docs: setup
+	$(BIN)/python docs/generate.py
 
 # What `make demo` left running first: without its records nobody would find it again.
 clean:

@@ -9,3 +9,4 @@ class Dense(MethodBase):
     """Prune nothing: teacher preparation, dense baselines."""
 
     name: Literal["dense"] = "dense"
+    """Selects this method."""

@@ -22,6 +22,7 @@ class GradualMagnitude(MethodBase):
     """
 
     name: Literal["gradual_magnitude"] = "gradual_magnitude"
+    """Selects this method."""
     final_sparsity: Sparsity
     """Share of the prunable weights removed at the end, in [0, 1). Paper: 0.85 and 0.90."""
     initial_sparsity: Sparsity = 0.0
@@ -56,6 +57,7 @@ class GradualMagnitude(MethodBase):
     """Keep the removed values in a hidden fp32 copy, so that a weight may return at a later update (paper).
     Costs 4 bytes per prunable weight, sharded like the fp32 master."""
     prunable: Prunable = Prunable()
+    """Which weights may be removed."""
 
     @property
     def selection(self) -> Selection:

@@ -11,7 +11,9 @@ class Locked(MethodBase):
     """Keep a given pattern of zeros while the rest is trained (pattern lock, Prune OFA section 3)."""
 
     name: Literal["locked"] = "locked"
+    """Selects this method."""
     mask: Source = "auto"
     """``auto``: the mask stored beside the starting checkpoint, else its zeros. ``zeros``: the zeros of the starting
     weights. Or a source whose mask is put on the starting weights (shapes are checked)."""
     prunable: Prunable = Prunable()
+    """Which weights keep their pattern."""

@@ -19,6 +19,7 @@ class Movement(MethodBase):
     """
 
     name: Literal["movement"] = "movement"
+    """Selects this method."""
     variant: Literal["hard", "soft"] = "hard"
     """``hard``: the highest scores stay, as many as asked for (paper: MvP). ``soft``: all with sigmoid(score) above the
     threshold (paper: SMvP); how many that are follows from ``penalty``."""
@@ -42,6 +43,7 @@ class Movement(MethodBase):
     freeze_embeddings: bool = True
     """Leave the embeddings as they are. Published code: frozen."""
     prunable: Prunable = Prunable()
+    """Which weights may be removed."""
 
     @model_validator(mode="after")
     def _one_target(self) -> Self:

@@ -20,6 +20,7 @@ class Parp(MethodBase):
     """
 
     name: Literal["parp"] = "parp"
+    """Selects this method."""
     final_sparsity: Sparsity
     """Share of the prunable weights that is zero at the end, in [0, 1). Paper: 0.1 to 0.9."""
     initial_sparsity: Sparsity | None = None
@@ -37,6 +38,7 @@ class Parp(MethodBase):
     scope: Literal["global", "per_layer"] = "global"
     """Who competes: one threshold over all prunable weights (paper), or one per tensor."""
     prunable: WithBiases = WithBiases()
+    """Which weights may be removed; their biases compete, too (paper)."""
 
     @model_validator(mode="after")
     def _grows(self) -> Self:

@@ -20,11 +20,14 @@ class JobBase(Strict):
     """What every kind of job has: a name, its place in the campaign, what it needs to run."""
 
     schema_version: Literal[1] = 1
+    """Version of this form of a spec; a server refuses any other."""
     name: JobName
     labels: dict[str, str] = Field(default_factory=dict)
+    """Words of your own, name to value; MLflow gets them as tags, and `prunus compare --by` groups by them."""
     after: tuple[JobName, ...] = ()
     """Jobs of the same campaign that must have succeeded first; those named by ``from:`` are added."""
     resources: Resources = Resources()
+    """What each rank of the gang holds."""
     timeout_s: float | None = Field(default=None, gt=0.0)
     """Longest running time of one attempt in seconds; None: no limit."""
 

@@ -11,7 +11,9 @@ class Campaign(Strict):
     """Jobs that are submitted together; a single job is a campaign of one without a name."""
 
     name: JobName | None = None
+    """Name of the campaign (in YAML: ``campaign``); null for a single job."""
     labels: dict[str, str] = {}
+    """Labels of the campaign."""
     max_parallel: int | None = Field(default=None, ge=1, le=1_000_000)
     """How many of its jobs may hold resources at one time, in [1, 1000000]; null: as many as fit on the cluster."""
     jobs: tuple[AnySpec, ...]

@@ -46,6 +46,7 @@ class ComparisonSpec(JobBase):
     needs_gang: ClassVar[bool] = False
 
     compare: Compare
+    """Whose masks and metrics are compared."""
 
     @property
     def names(self) -> tuple[str, ...]:

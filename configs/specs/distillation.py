@@ -33,6 +33,7 @@ class Distillation(Strict):
     hidden states if asked for."""
 
     teacher: Source
+    """The teacher's model: job:NAME, models:/NAME@ALIAS, a directory, or a hub id."""
     temperature: float = Field(default=2.0, gt=0.0)
     """Softmax temperature T of both; the term is scaled by T squared. Paper: 2."""
     task_weight: Fraction = 0.5

@@ -31,12 +31,19 @@ class JobSpec(JobBase):
     """One job that trains. Identity is its content: two equal specs ask for the same thing."""
 
     task: TaskSpec
+    """What is learned, and from which data."""
     model: ModelSpec
+    """The network and its starting weights."""
     method: MethodSpec = Dense()
+    """What happens to the weights."""
     distillation: Distillation | None = None
+    """Learn from a teacher, too; null: from the task alone."""
     train: Train
+    """Steps, batches, optimizer and learning rate."""
     engine: Engine = Engine()
+    """How the ranks share the work."""
     output: Output = Output()
+    """What becomes of the model."""
 
     @property
     def micro_batch_size(self) -> int:

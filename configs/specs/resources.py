@@ -13,6 +13,7 @@ class Resources(Strict):
     num_ranks: int = Field(default=1, ge=1)
     """Processes of the gang."""
     cpus_per_rank: float = Field(default=1.0, gt=0.0)
+    """CPU cores that Ray reserves for each rank; torch uses that many threads, rounded down, at least 1."""
     gpus_per_rank: int = Field(default=0, ge=0)
     """0: train on CPU with gloo; 1: one GPU per rank with nccl."""
     placement: Literal["pack", "spread"] = "pack"

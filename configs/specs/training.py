@@ -48,14 +48,17 @@ class Train(Strict):
     micro_batch_seconds: float | None = Field(default=None, gt=0.0)
     """With batch_seconds: seconds per rank and forward pass; the rest is gradient accumulation. None: none."""
     lr: LearningRate
+    """Learning rate over the steps."""
     weight_decay: float = Field(default=0.01, ge=0.0)
     """Decoupled; not on biases and LayerNorm. Paper: 0.01."""
     betas: tuple[BelowOne, BelowOne] = (0.9, 0.999)
     """Decay of the first and second moment, each in [0, 1)."""
     eps: float = Field(default=1e-8, gt=0.0)
+    """AdamW's epsilon."""
     max_grad_norm: float | None = Field(default=1.0, gt=0.0)
     """Clip the global gradient norm to this; None: no clipping."""
     seed: int = Field(default=42, ge=0, lt=2**31)
+    """Seed of the data order, of masking, of dropout and of new heads."""
     log_every: int = Field(default=10, ge=1)
     """Steps between two points of a curve."""
     eval_every: int | None = Field(default=None, ge=1)

@@ -12,11 +12,15 @@ class ClassificationData(Strict):
     """Labelled sentences, or pairs of sentences."""
 
     train: DataSource
+    """Labelled rows to train on."""
     eval: DataSource
+    """Labelled rows for ``eval/accuracy`` and ``eval/f1_macro``."""
     text_column: str = "text"
+    """Column of the sentence, or of the first of a pair."""
     pair_column: str | None = None
     """Second sentence (MNLI, QQP, ...); None for single sentences."""
     label_column: str = "label"
+    """Column of the label: a word or a number."""
     sequence_length: int = Field(default=128, ge=8)
     """Longer inputs are cut to so many tokens."""
     group_by_length: bool = False
@@ -40,7 +44,9 @@ class Classification(Strict):
     """Sequence classification; accuracy and macro F1 on the eval split."""
 
     name: Literal["classification"] = "classification"
+    """Selects this task."""
     data: ClassificationData
+    """Labelled rows to train on and to evaluate on."""
     labels: tuple[str, ...] = ()
     """Names of the classes in order; empty: the sorted values found in the train split."""
 

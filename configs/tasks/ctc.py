@@ -15,8 +15,11 @@ class CTC(Strict):
     """
 
     name: Literal["ctc"] = "ctc"
+    """Selects this task."""
     data: SpeechData
+    """Clips with transcripts."""
     transcripts: TranscriptRules = TranscriptRules()
+    """How transcripts become the units that are learned."""
     spec_augment: SpecAugment | None = SpecAugment()
     """null: none."""
     freeze_feature_encoder: bool = True

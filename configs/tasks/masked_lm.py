@@ -12,9 +12,11 @@ class MaskedLMData(Strict):
     """Text for masked language modelling, tokenised and packed once, cached by content hash."""
 
     train: DataSource
+    """Text to train on."""
     eval: DataSource | None = None
     """Held-out text for ``eval/loss``; without it no evaluation runs."""
     text_column: str = "text"
+    """Column of the text, in files that have columns."""
     sequence_length: int = Field(default=128, ge=8)
     """Tokens per packed sequence, special tokens included. Paper: 512."""
     streaming: bool = False
@@ -32,6 +34,8 @@ class MaskedLM(Strict):
     """Masked language modelling (BERT, arXiv 1810.04805 section 3.1): 80% [MASK], 10% random, 10% unchanged."""
 
     name: Literal["masked_lm"] = "masked_lm"
+    """Selects this task."""
     data: MaskedLMData
+    """Text to train on and to evaluate on."""
     mask_probability: float = Field(default=0.15, gt=0.0, le=1.0)
     """Share of the tokens to predict, in (0, 1]: with none there is no loss. Paper: 0.15."""

@@ -52,6 +52,7 @@ class SpeechData(Strict):
     """Clips, decoded and resampled once, cached by content hash; corrupt ones are skipped, counted and named."""
 
     train: SpeechSources
+    """Clips to train on: one source, or a list of sources that are joined."""
     eval: SpeechSources | None = None
     """Held-out clips; without them no evaluation runs."""
     minutes: float | None = Field(default=None, gt=0.0)

@@ -35,7 +35,9 @@ class Wav2Vec2Pretraining(Strict):
     """
 
     name: Literal["wav2vec2_pretraining"] = "wav2vec2_pretraining"
+    """Selects this task."""
     data: SpeechData
+    """Clips; transcripts are ignored."""
     time_prob: float = Field(default=0.65, gt=0.0, le=1.0)
     """Share of the frames that would be masked if no spans overlapped, in (0, 1]: with none there is no loss. Paper:
     0.65, which masks 49% of a long clip."""
@@ -48,6 +50,7 @@ class Wav2Vec2Pretraining(Strict):
     diversity_weight: float = Field(default=0.1, ge=0.0)
     """Weight of the term that asks for equal use of all codes. Paper: 0.1."""
     gumbel: GumbelTemperature = GumbelTemperature()
+    """Temperature of the quantiser over the steps."""
 
     @model_validator(mode="after")
     def _all_clips_are_known(self) -> Self:

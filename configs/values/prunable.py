@@ -35,3 +35,4 @@ class WithBiases(Prunable):
     """As above, biases taken."""
 
     biases: bool = True
+    """Take the biases of the chosen layers, too (paper)."""
