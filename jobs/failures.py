@@ -7,6 +7,7 @@ from prunus.configs import (
     StopReason,
 )
 from prunus.jobs.errors import JobError, StorageError, UserError
+from prunus.jobs.import_failure import unloadable_torchaudio
 from prunus.jobs.training.checkpoint import is_storage_failure
 
 
@@ -16,6 +17,8 @@ def classify(error: Exception) -> JobError:
         return error
     if isinstance(error, ConfigError):
         return UserError(str(error))
+    if (broken := unloadable_torchaudio(error)) is not None:
+        return broken
     text = f"{type(error).__name__}: {str(error).strip()[:800]}"
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: can't allocate" in text:
         found = JobError(

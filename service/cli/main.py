@@ -27,6 +27,7 @@ from prunus.service.cli import (
 from prunus.service.cli import (
     up_commands as embedded_commands,
 )
+from prunus.service.cli.doctor import doctor
 from prunus.service.cli.terminal import Commands, IsCampaign, Json, Refs, Url
 from prunus.service.client import fetch
 from prunus.service.errors import Refused
@@ -52,7 +53,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit()
 
 
-for _command in (embedded_commands.up, embedded_commands.down, embedded_commands.status):
+for _command in (embedded_commands.up, embedded_commands.down, embedded_commands.status, doctor):
     app.command()(_command)
 
 

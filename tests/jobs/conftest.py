@@ -1,7 +1,5 @@
 """Fixtures of the torch side: simulated ranks and weights under plain torch."""
 
-import prunus.jobs  # noqa: F401  # isort: skip - repairs torchaudio before transformers is imported
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
