@@ -12,6 +12,9 @@ from prunus.jobs.ranks import Ranks
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
 from tests.jobs.thread_gang import CPU, run_gang
 
+# Else a warning would come once in a process, from whichever test is the first.
+torch.set_warn_always(True)
+
 
 @pytest.fixture
 def gang() -> Callable[[int, Callable[[Ranks], Any]], list[Any]]:
