@@ -23,9 +23,14 @@ def run_rank(config: dict[str, Any]) -> None:
     Args:
         config: ``{"launch": path of launch.json}``.
     """
-    from prunus.jobs import run  # noqa: PLC0415 - a seam: torch is loaded by ranks only
-
     launch = Launch.model_validate_json(Path(config["launch"]).read_text(encoding="utf-8"))
+    try:
+        from prunus.jobs import run  # noqa: PLC0415 - a seam: torch is loaded by ranks only
+    except Exception as error:  # of torch, transformers, or what these load
+        from prunus.jobs.import_failure import report_import_failure  # noqa: PLC0415 - the same seam
+
+        report_import_failure(launch, error)
+        raise
     result = run.run_rank(launch)
     if result is not None:
         write_atomic(JobDirectory(launch.job_dir).attempt(launch.attempt) / RESULT, json.dumps(asdict(result)))

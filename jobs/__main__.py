@@ -10,7 +10,14 @@ from pathlib import Path
 from prunus.configs import ConfigError, load_file
 from prunus.jobs.by_hand import launch_by_hand
 from prunus.jobs.errors import JobError
-from prunus.jobs.run import run_rank
+from prunus.jobs.import_failure import unloadable_torchaudio
+
+try:
+    from prunus.jobs.run import run_rank
+except Exception as error:  # of torch, transformers, or what these load
+    if (broken := unloadable_torchaudio(error)) is None:
+        raise
+    sys.exit(f"prunus: {broken}")
 
 
 def main(arguments: list[str]) -> int:

@@ -8,6 +8,7 @@ from prunus.configs import (
 )
 from prunus.configs.errors import ArtifactError
 from prunus.jobs.errors import JobError, StorageError, UserError
+from prunus.jobs.import_failure import unloadable_torchaudio
 from prunus.jobs.training.checkpoint import is_storage_failure
 
 
@@ -17,6 +18,8 @@ def classify(error: Exception) -> JobError:
         return error
     if isinstance(error, ConfigError | ArtifactError):
         return UserError(str(error))
+    if (broken := unloadable_torchaudio(error)) is not None:
+        return broken
     text = f"{type(error).__name__}: {str(error).strip()[:800]}"
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: can't allocate" in text:
         found = JobError(

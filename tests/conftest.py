@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import light_install
+
 if TYPE_CHECKING:
     from tests.contract.gang_runs import Gangs
     from tests.tiny_inputs import TinyInputs
@@ -18,6 +20,31 @@ settings.register_profile("prunus", deadline=None, suppress_health_check=[Health
 settings.load_profile("prunus")
 
 REPOSITORY = Path(__file__).parent.parent
+TESTS = REPOSITORY / "tests"
+LOOPBACK = ["127.0.0.1", "::1", "localhost"]
+NOT_UNIT = ("cluster", "chaos", "gpu")
+"""Marks of tests that start processes with connections of their own."""
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    """Leave out what needs torch or Ray where neither is installed."""
+    if not light_install.IS_LIGHT or TESTS not in collection_path.parents:
+        return None
+    name = collection_path.relative_to(TESTS).as_posix()
+    return True if light_install.is_left_out(f"{name}/" if collection_path.is_dir() else name) else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let unit tests connect to this machine only, and leave out what the light install cannot run."""
+    left_out = []
+    for item in items:
+        if not any(item.get_closest_marker(name) for name in NOT_UNIT):
+            item.add_marker(pytest.mark.allow_hosts(LOOPBACK))
+        if light_install.IS_LIGHT and light_install.is_left_out(item.nodeid.removeprefix("tests/")):
+            left_out.append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session")

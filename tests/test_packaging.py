@@ -1,18 +1,23 @@
-"""The distribution: every package and data file is in it, the light install is light, pins are exact."""
+"""The distribution: every package and data file is in it, the light install is light, ranges fit what was tested."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from prunus import configs
+from prunus.service.doctor.lock import normalise, parse_lock
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+LOCK = ROOT / "requirements.lock"
 ROOMS = ("configs", "jobs", "cluster", "runtime", "service")
 
 
@@ -46,15 +51,90 @@ def test_every_data_file_is_shipped() -> None:
     assert data - shipped == set()
 
 
-def test_pins_are_exact() -> None:
-    extras = PROJECT["project"]["optional-dependencies"].values()
-    for requirement in [*PROJECT["project"]["dependencies"], *(r for extra in extras for r in extra)]:
-        assert re.fullmatch(r"[A-Za-z0-9._-]+(\[[a-z,]+\])?==[0-9][0-9a-z.]*", requirement), requirement
+def requirements(*, with_dev: bool) -> list[Requirement]:
+    extras = PROJECT["project"]["optional-dependencies"]
+    lines = [*PROJECT["project"]["dependencies"]]
+    for name, extra in extras.items():
+        lines += extra if with_dev or name != "dev" else []
+    return [found for found in map(Requirement, lines) if found.name != "prunus"]
+
+
+def bounds(requirement: Requirement) -> dict[str, str]:
+    """Version by operator: ``{">=": "2.12", "<": "3"}``."""
+    return {bound.operator: bound.version for bound in requirement.specifier}
+
+
+def test_the_wheel_asks_for_ranges_so_that_it_fits_beside_other_packages() -> None:
+    for requirement in requirements(with_dev=False):
+        assert set(bounds(requirement)) == {">=", "<"}, requirement
+
+
+def test_what_was_tested_together_lies_in_the_ranges() -> None:
+    locked = parse_lock(LOCK.read_text())
+    for requirement in requirements(with_dev=True):
+        assert requirement.specifier.contains(locked[normalise(requirement.name)]), requirement
+
+
+def test_the_lock_names_exact_releases_and_no_place() -> None:
+    for line in LOCK.read_text().splitlines():
+        assert line.startswith("# ") or re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line), line
+    locked = parse_lock(LOCK.read_text())
+    assert locked["torch"] == "2.13.0", "the Makefile and the Dockerfile install this one first"
+    assert {"starlette", "pydantic-core", "tokenizers", "grpcio"} <= set(locked), "what others bring is pinned, too"
+
+
+def test_the_oldest_releases_are_those_of_the_ranges() -> None:
+    oldest = parse_lock((ROOT / "requirements.lowest").read_text())
+    tried = [*PROJECT["project"]["dependencies"], *PROJECT["project"]["optional-dependencies"]["test"]]
+    assert oldest == {normalise(found.name): bounds(found)[">="] for found in map(Requirement, tried)}
+
+
+def test_setup_installs_what_the_lock_names() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert "LOCK := requirements.lock" in makefile
+    assert "$(STAMP): pyproject.toml $(LOCK)" in makefile
+    installs = [line for line in makefile.splitlines() if "pip install" in line]
+    assert all("torch==2.13.0" in line or "-c $(LOCK)" in line or "-c requirements.lowest" in line for line in installs)
 
 
 def test_the_light_install_has_neither_torch_nor_ray() -> None:
-    names = {re.split(r"[\[=]", line)[0].lower() for line in PROJECT["project"]["dependencies"]}
+    names = {Requirement(line).name.lower() for line in PROJECT["project"]["dependencies"]}
     assert not names & {"torch", "ray", "deepspeed", "transformers", "datasets", "accelerate", "mlflow", "torchaudio"}
+
+
+def test_the_wheel_that_the_image_installs_has_one_name_and_every_file(tmp_path: Path) -> None:
+    """The Dockerfile copies folders and links one by one; what it copies must be enough to build."""
+    for line in re.findall(r"^COPY (.*)$", (ROOT / "cluster/deploy/Dockerfile").read_text(), re.MULTILINE):
+        *sources, destination = line.split()
+        for source in sources:
+            target = tmp_path / destination.lstrip("/") / ("" if (ROOT / source).is_dir() else source)
+            copy(ROOT / source, target)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*command, "-w", tmp_path, tmp_path / "src"], check=True, capture_output=True, timeout=300)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        (top_level,) = [name for name in names if name.endswith(".dist-info/top_level.txt")]
+        assert archive.read(top_level).decode() == "prunus\n"
+        lock = archive.read("prunus/service/doctor/requirements.lock").decode()
+    assert lock == LOCK.read_text()
+    tracked = {
+        f"prunus/{path.relative_to(ROOT).as_posix()}"
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    assert {name for name in names if ".dist-info/" not in name} == tracked | {"prunus/__init__.py"}
+
+
+def copy(source: Path, target: Path) -> None:
+    """As COPY in a Dockerfile: the content of a folder, links as links."""
+    if source.is_dir():
+        ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(source, target, symlinks=True, dirs_exist_ok=True, ignore=ignored)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
 
 
 def test_one_version_everywhere() -> None:

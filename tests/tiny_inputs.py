@@ -3,8 +3,6 @@
 Sizes are odd on purpose: 24 x 24 and 24 x 40 do not divide by 2, 3 or 8 evenly once flattened and sharded.
 """
 
-import prunus.jobs  # noqa: F401  # isort: skip - repairs torchaudio before transformers is imported
-
 import pydoc_data.topics
 import re
 import shutil

@@ -3,8 +3,6 @@
 Common Voice layout; "abc" is three tones of 120 ms, a space is silence. A model that hears at all can learn it.
 """
 
-import prunus.jobs  # noqa: F401  # isort: skip - repairs torchaudio before transformers is imported
-
 import json
 from dataclasses import dataclass
 from pathlib import Path

@@ -13,6 +13,7 @@ import typer
 
 from prunus.configs import __version__
 from prunus.service.cli.commands import artifacts, checkpoints, corpus, embedded, ending, listing, reasons, recipes
+from prunus.service.cli.commands.doctor import doctor
 from prunus.service.cli.commands.submit import submit
 from prunus.service.cli.terminal import EPILOG, Commands
 
@@ -38,6 +39,7 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
 app.command("up")(embedded.start)
 app.command("down")(embedded.end)
 app.command("status")(embedded.show_parts)
+app.command("doctor")(doctor)
 app.command("submit")(submit)
 app.command("plan")(recipes.plan)
 app.command("list")(listing.list_jobs)

@@ -3,7 +3,6 @@
 import copy
 import json
 import re
-import tomllib
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +14,7 @@ import yaml
 
 from prunus import configs
 from prunus.service.api.auth import _OPEN_PATHS
+from prunus.service.doctor.lock import parse_lock
 from prunus.service.scheduling.retries import RETRY_BUDGETS
 from prunus.service.settings import DEFAULT_PORT, Settings
 
@@ -24,7 +24,6 @@ TEXT = (DEPLOY / "kuberay.yaml").read_text()
 DOCUMENTS: list[dict[str, Any]] = list(yaml.safe_load_all(TEXT))
 RAYCLUSTER_SCHEMA = json.loads((Path(__file__).parent / "schemas/raycluster.json").read_text())
 RAY_UP = yaml.safe_load((DEPLOY / "ray_cluster.yaml").read_text())
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 KUBERNETES = "1.33"
 
 
@@ -59,8 +58,8 @@ def containers() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def pin(package: str) -> str:
-    lines = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
-    return next(line.split("==")[1] for line in lines if re.split(r"[\[=]", line)[0] == package)
+    """The release in the lock file."""
+    return parse_lock((ROOT / "requirements.lock").read_text())[package]
 
 
 # Schemas
@@ -225,6 +224,8 @@ def test_the_image_installs_the_pinned_torch_and_python() -> None:
     assert re.search(r"^USER 1000$", text, re.MULTILINE)
     for package in ("configs", "jobs", "cluster", "service"):
         assert f"COPY {package} " in text
+    assert re.search(r"^COPY .*requirements\.lock", text, re.MULTILINE)
+    assert text.count("-c /src/requirements.lock") == text.count("pip install") - 1, "torch is exact by itself"
 
 
 def test_ray_up_installs_this_version() -> None:

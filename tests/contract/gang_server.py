@@ -9,10 +9,6 @@ Each rank is a process of its own with the environment that torchrun would give 
 When training has ended it leaves ``state-rank-N.pt``: what DeepSpeed's and torch's own functions say of its weights.
 """
 
-import prunus.jobs.run as job  # isort: skip - first: it repairs torchaudio before transformers is imported
-import prunus.jobs.kinds as kinds  # isort: skip
-import prunus.jobs.results.finish as results  # isort: skip
-
 import json
 import os
 import re
@@ -32,6 +28,9 @@ import transformers.models.bert.modeling_bert  # noqa: F401 - so that ranks need
 from deepspeed.runtime.zero.partition_parameters import GatheredParameters
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
+import prunus.jobs.kinds as kinds
+import prunus.jobs.results.finish as results
+import prunus.jobs.run as job
 from prunus.configs import Launch
 from prunus.configs.artifacts.layout import JobDirectory
 from prunus.jobs.training.training import Training

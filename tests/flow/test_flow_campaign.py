@@ -53,7 +53,7 @@ jobs:
 
 LOAD = """
 import json, sys, torch
-for name in ("torchaudio", "jobs", "configs", "cluster", "service"):  # the first needs CUDA beside a CPU build of torch
+for name in ("prunus", "jobs", "configs", "cluster", "service"):
     sys.modules[name] = None
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 model = AutoModelForSequenceClassification.from_pretrained(sys.argv[1]).eval()

@@ -1,7 +1,5 @@
 """Fixtures of the torch side: simulated ranks and weights under plain torch."""
 
-import prunus.jobs  # noqa: F401  # isort: skip - repairs torchaudio before transformers is imported
-
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +11,9 @@ from prunus.jobs.engine.shards import shard_view
 from prunus.jobs.ranks import Ranks
 from prunus.jobs.sparsity.masked_weights import MaskedWeights
 from tests.jobs.thread_gang import CPU, run_gang
+
+# Else a warning would come once in a process, from whichever test is the first.
+torch.set_warn_always(True)
 
 
 @pytest.fixture

@@ -6,7 +6,11 @@ from typing import Any
 
 import torch
 
+from prunus.configs import JobSpec
 from prunus.jobs.ranks import Ranks
+
+MakeRanks = Callable[..., Ranks]
+MakeSpec = Callable[..., JobSpec]
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,7 @@ def test_a_mask_of_numbers_that_are_no_bytes_is_refused(tmp_path: Path, dtype: t
     """Even with a digest that fits."""
     path = save(PackedMask.of({"w": np.ones(8, dtype=bool)}), tmp_path, LOCKED)
     facts = facts_of(path)
-    stored = np.ones(1, dtype)
+    stored: np.ndarray = np.ones(1, dtype)
     facts["digest"] = hashlib.sha256(b'["w", [8]]' + stored.tobytes()).hexdigest()
     save_file({"w": stored}, path, facts)
     with pytest.raises(Damaged, match="cannot be read as a mask"):

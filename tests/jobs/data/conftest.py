@@ -9,7 +9,6 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-import prunus.jobs  # noqa: F401 - repairs torchaudio before transformers is imported
 from prunus.configs import JobSpec
 from prunus.jobs.ranks import Ranks
 from tests.jobs.lone_rank import make_ranks

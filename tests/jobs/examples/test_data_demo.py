@@ -1,5 +1,7 @@
 """The data of the demonstration: real, the same every time, and clean."""
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("babel", reason="needs the extra 'demo'")
@@ -10,19 +12,19 @@ from prunus.jobs.examples import text as demo
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("demo") / "new"
     assert demo.main([str(path)]) == 0
     return path
 
 
-def _names(folder, split: str) -> list[list[str]]:
+def _names(folder: Path, split: str) -> list[list[str]]:
     header, *rows = (folder / f"names-{split}.tsv").read_text(encoding="utf-8").splitlines()
     assert header == "text\tlabel"
     return [row.split("\t") for row in rows]
 
 
-def test_names_are_many_balanced_and_never_in_both_splits(folder) -> None:
+def test_names_are_many_balanced_and_never_in_both_splits(folder: Path) -> None:
     train, held_out = _names(folder, "train"), _names(folder, "eval")
     assert len(train) > 3000 and len(held_out) > 700
     assert all(len(row) == 2 for row in train + held_out)
@@ -41,20 +43,20 @@ def test_names_are_many_balanced_and_never_in_both_splits(folder) -> None:
     }
 
 
-def test_docs_are_prose_and_split_by_paragraph(folder) -> None:
+def test_docs_are_prose_and_split_by_paragraph(folder: Path) -> None:
     train, held_out = ((folder / f"docs-{split}.txt").read_text("utf-8").splitlines() for split in ("train", "eval"))
     assert not set(train) & set(held_out)
     assert len(train) > 700 and 0.05 < len(held_out) / (len(train) + len(held_out)) < 0.16
     assert not any(">>>" in line or "::=" in line for line in train + held_out)
 
 
-def test_the_same_bytes_every_time(folder, tmp_path) -> None:
+def test_the_same_bytes_every_time(folder: Path, tmp_path: Path) -> None:
     demo.write(tmp_path)
     for path in tmp_path.glob("*.t*"):
         assert path.read_bytes() == (folder / path.name).read_bytes()
 
 
-def test_the_model_is_a_bert_with_its_tokenizer(folder) -> None:
+def test_the_model_is_a_bert_with_its_tokenizer(folder: Path) -> None:
     config = AutoConfig.from_pretrained(folder / "model")
     assert (config.model_type, config.num_hidden_layers, config.hidden_size) == ("bert", 6, 384)
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")
@@ -62,7 +64,7 @@ def test_the_model_is_a_bert_with_its_tokenizer(folder) -> None:
     assert (folder / "model" / "model.safetensors").stat().st_size > 80e6
 
 
-def test_a_line_per_file_with_counts(folder, capsys, tmp_path) -> None:
+def test_a_line_per_file_with_counts(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert demo.main([str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0].rsplit("/", 1)[1] for line in lines] == [
@@ -71,6 +73,6 @@ def test_a_line_per_file_with_counts(folder, capsys, tmp_path) -> None:
     assert all(any(map(str.isdigit, line.split(":", 1)[1])) for line in lines)
 
 
-def test_wrong_usage_says_how(capsys) -> None:
+def test_wrong_usage_says_how(capsys: pytest.CaptureFixture[str]) -> None:
     assert demo.main([]) == 2
     assert "usage" in capsys.readouterr().err

@@ -211,7 +211,9 @@ def pattern_method(masked: Build, pattern: str, regrow: bool) -> GradualMagnitud
         pattern=pattern,
         regrow=regrow,
     )
-    return started(spec, Start(weights, 16, Ranks(0, 1, torch.device("cpu")), None, HEADS))
+    method = started(spec, Start(weights, 16, Ranks(0, 1, torch.device("cpu")), None, HEADS))
+    assert isinstance(method, GradualMagnitudeMethod)
+    return method
 
 
 def train_from(method: GradualMagnitudeMethod, first: int, last: int) -> dict[int, dict[str, torch.Tensor]]:

@@ -4,8 +4,6 @@ That a head or unit of the table is one of the model is checked from outside: ho
 transformers' own layers hand it on, at module paths that are written down here.
 """
 
-import prunus.jobs  # noqa: F401  # isort: skip - repairs torchaudio before transformers is imported
-
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Which weights may be pruned: the default of every family, written by hand from its source, and rules."""
 
-import prunus.jobs  # noqa: F401  # isort: skip - repairs torchaudio before transformers is imported
-
 import logging
 from itertools import product
 

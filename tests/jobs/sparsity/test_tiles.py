@@ -1,7 +1,5 @@
 """Groups of weights against brute force: positions written down one by one, scores as exact fractions."""
 
-import prunus.jobs  # noqa: F401  # isort: skip - repairs torchaudio before transformers is imported
-
 import re
 from fractions import Fraction
 from typing import Any

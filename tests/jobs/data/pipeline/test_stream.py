@@ -2,17 +2,20 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from transformers import PreTrainedTokenizerFast
 
 from prunus.jobs.data.build import build_data
 from prunus.jobs.data.pipeline import stream
 from prunus.jobs.errors import DataError
+from tests.jobs.lone_rank import MakeRanks, MakeSpec
 
 
 @pytest.fixture(autouse=True)
-def small_windows(monkeypatch) -> None:
+def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stream, "SHUFFLE_ROWS", 5)
 
 
@@ -25,8 +28,14 @@ def numbered(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def labelled(tmp_path, tokenizer, classification, ranks, numbered):
-    def make(rank: int = 0, world_size: int = 1, **options):
+def labelled(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    classification: MakeSpec,
+    ranks: MakeRanks,
+    numbered: Path,
+) -> Any:
+    def make(rank: int = 0, world_size: int = 1, **options: Any) -> Any:
         names = tuple(map(str, range(13)))
         spec = classification(numbered, numbered, names, streaming=True, world_size=world_size, **options)
         return build_data(spec, tokenizer, tmp_path / "cache", ranks(rank, world_size))
@@ -35,8 +44,14 @@ def labelled(tmp_path, tokenizer, classification, ranks, numbered):
 
 
 @pytest.fixture
-def packed(tmp_path, tokenizer, masked_lm, ranks, letters):
-    def make(rank: int = 0, world_size: int = 1, **options):
+def packed(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    masked_lm: MakeSpec,
+    ranks: MakeRanks,
+    letters: Path,
+) -> Any:
+    def make(rank: int = 0, world_size: int = 1, **options: Any) -> Any:
         spec = masked_lm(letters, letters, streaming=True, world_size=world_size, **options)
         return build_data(spec, tokenizer, tmp_path / "cache", ranks(rank, world_size))
 
@@ -47,13 +62,13 @@ def _rows(batches: list) -> list[list[int]]:
     return [row for b in batches for row in torch.cat([b["input_ids"], b["labels"]], dim=1).tolist()]
 
 
-def test_the_length_is_unknown_and_the_eval_split_is_not(packed) -> None:
+def test_the_length_is_unknown_and_the_eval_split_is_not(packed: Any) -> None:
     data = packed()
     assert data.num_train_sequences is None
     assert len(data.eval) > 0
 
 
-def test_windows_are_shuffled_and_epochs_are_complete(labelled) -> None:
+def test_windows_are_shuffled_and_epochs_are_complete(labelled: Any) -> None:
     train = labelled(batch_size=1).train
     seen = [int(train.at(step)[0]["labels"]) for step in range(26)]
     for epoch in (seen[:13], seen[13:]):
@@ -65,7 +80,9 @@ def test_windows_are_shuffled_and_epochs_are_complete(labelled) -> None:
 
 @pytest.mark.parametrize("kind", ["labelled", "packed"])
 @pytest.mark.parametrize("world_size", [2, 4])
-def test_every_number_of_ranks_sees_the_same_batches(request, kind, world_size) -> None:
+def test_every_number_of_ranks_sees_the_same_batches(
+    request: pytest.FixtureRequest, kind: str, world_size: int
+) -> None:
     make = request.getfixturevalue(kind)
 
     def steps(world: int) -> list:
@@ -77,7 +94,7 @@ def test_every_number_of_ranks_sees_the_same_batches(request, kind, world_size) 
 
 
 @pytest.mark.parametrize("cut", range(10))
-def test_a_resumed_run_continues_exactly(packed, cut) -> None:
+def test_a_resumed_run_continues_exactly(packed: Any, cut: Any) -> None:
     train = packed(batch_size=3).train
     unbroken = [_rows(train.at(step)) for step in range(14)]
     first = packed(batch_size=3).train
@@ -89,7 +106,7 @@ def test_a_resumed_run_continues_exactly(packed, cut) -> None:
     assert [_rows(resumed.at(step)) for step in range(cut, 14)] == unbroken[cut:]
 
 
-def test_a_resume_may_change_the_number_of_ranks(packed) -> None:
+def test_a_resume_may_change_the_number_of_ranks(packed: Any) -> None:
     train = packed(batch_size=4).train
     unbroken = [_rows(train.at(step)) for step in range(8)]
     first = packed(rank=1, world_size=2, batch_size=4).train
@@ -101,14 +118,14 @@ def test_a_resume_may_change_the_number_of_ranks(packed) -> None:
     assert [[row for t in gang for row in _rows(t.at(step))] for step in range(3, 8)] == unbroken[3:]
 
 
-def test_steps_out_of_order_are_the_same_batches(packed) -> None:
+def test_steps_out_of_order_are_the_same_batches(packed: Any) -> None:
     train = packed(batch_size=2).train
     in_order = [_rows(train.at(step)) for step in range(6)]
     for step in (5, 1, 1, 4, 0):
         assert _rows(train.at(step)) == in_order[step]
 
 
-def test_a_saved_position_does_not_move_with_the_stream(packed) -> None:
+def test_a_saved_position_does_not_move_with_the_stream(packed: Any) -> None:
     train = packed(batch_size=2).train
     train.at(0)
     state = train.state_dict()
@@ -118,7 +135,7 @@ def test_a_saved_position_does_not_move_with_the_stream(packed) -> None:
     assert json.dumps(state) == before
 
 
-def test_resume_does_not_read_the_split_from_its_start(packed, monkeypatch) -> None:
+def test_resume_does_not_read_the_split_from_its_start(packed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     train = packed(batch_size=2).train
     train.at(0)
     items = train._items
@@ -132,7 +149,9 @@ def test_resume_does_not_read_the_split_from_its_start(packed, monkeypatch) -> N
     assert asked == [state["first_row"]]
 
 
-def test_streamed_masks_depend_on_the_epoch(tmp_path, tokenizer, masked_lm, ranks) -> None:
+def test_streamed_masks_depend_on_the_epoch(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, masked_lm: MakeSpec, ranks: MakeRanks
+) -> None:
     path = tmp_path / "one.txt"
     path.write_text("a b c d e f\n")  # one sequence an epoch
     spec = masked_lm(path, streaming=True, batch_size=8)
@@ -142,7 +161,9 @@ def test_streamed_masks_depend_on_the_epoch(tmp_path, tokenizer, masked_lm, rank
     assert whole.tolist() == [[2, 5, 6, 7, 8, 9, 10, 3]] * 8
 
 
-def test_too_little_text_for_one_sequence_is_an_error(tmp_path, tokenizer, masked_lm, ranks) -> None:
+def test_too_little_text_for_one_sequence_is_an_error(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, masked_lm: MakeSpec, ranks: MakeRanks
+) -> None:
     path = tmp_path / "short.txt"
     path.write_text("a b\nc\n")
     data = build_data(masked_lm(path, streaming=True), tokenizer, tmp_path / "cache", ranks())
@@ -150,12 +171,24 @@ def test_too_little_text_for_one_sequence_is_an_error(tmp_path, tokenizer, maske
         data.train.at(0)
 
 
-def test_streamed_classification_needs_the_labels(tmp_path, tokenizer, classification, ranks, numbered) -> None:
+def test_streamed_classification_needs_the_labels(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    classification: MakeSpec,
+    ranks: MakeRanks,
+    numbered: Path,
+) -> None:
     with pytest.raises(DataError, match=r"give the names of the classes: task\.labels"):
         build_data(classification(numbered, numbered, streaming=True), tokenizer, tmp_path / "cache", ranks())
 
 
-def test_an_unknown_column_is_an_error_at_the_first_step(tmp_path, tokenizer, masked_lm, ranks, numbered) -> None:
+def test_an_unknown_column_is_an_error_at_the_first_step(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    masked_lm: MakeSpec,
+    ranks: MakeRanks,
+    numbered: Path,
+) -> None:
     spec = masked_lm(numbered, streaming=True, text_column="words")
     data = build_data(spec, tokenizer, tmp_path / "cache", ranks())
     with pytest.raises(DataError, match="has no column 'words'"):

@@ -1,7 +1,9 @@
 """ctc_data from end to end: what a batch holds, who gets which clips, what is kept on disk."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,24 +23,33 @@ from tests.jobs.data.speech.speech_corpus import (
     tone,
     write_clip,
 )
+from tests.jobs.lone_rank import MakeRanks
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory) -> tuple[Path, Path]:
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("speech")
     return lengths_corpus(folder / "a"), lengths_corpus(folder / "b", 7, "test.tsv")
 
 
 @pytest.fixture
-def prepare(tmp_path, ranks, corpus):
-    def make(rank: int = 0, world: int = 1, train=None, held_out=None, inputs=None, task=None, **options) -> TaskData:
+def prepare(tmp_path: Path, ranks: MakeRanks, corpus: Any) -> Any:
+    def make(
+        rank: int = 0,
+        world: int = 1,
+        train: Any = None,
+        held_out: Any = None,
+        inputs: Any = None,
+        task: Any = None,
+        **options: Any,
+    ) -> TaskData:
         spec = ctc_spec(ctc_task(train or corpus[0], held_out or corpus[1], **(task or {})), world, **options)
         return build_data(spec, inputs or speech_input(), tmp_path / "cache", ranks(rank, world))
 
     return make
 
 
-def _rows(batches) -> list[tuple]:
+def _rows(batches: Any) -> list[tuple]:
     """Each counted row without its padding: samples, labels, masked frames, masked channels."""
     rows = []
     for batch in batches:
@@ -55,7 +66,7 @@ def _rows(batches) -> list[tuple]:
     return rows
 
 
-def test_a_batch_holds_what_the_objective_asks_for(prepare) -> None:
+def test_a_batch_holds_what_the_objective_asks_for(prepare: Callable[..., Any]) -> None:
     inputs = speech_input()
     (batch,) = prepare(batch_size=4).train.at(0)
     values_BS, mask_BS, labels_BU = batch["input_values"], batch["attention_mask"], batch["labels"]
@@ -78,7 +89,7 @@ def test_a_batch_holds_what_the_objective_asks_for(prepare) -> None:
     assert (labels_BU[:, 0] >= 3).all() and ((labels_BU == -100) | (labels_BU > 1)).all()
 
 
-def test_samples_are_scaled_as_by_transformers_feature_extractor(prepare, corpus) -> None:
+def test_samples_are_scaled_as_by_transformers_feature_extractor(prepare: Callable[..., Any], corpus: Any) -> None:
     inputs = speech_input()
     batches = list(prepare(batch_size=4).eval)
     longest = batches[0]["input_values"][0][batches[0]["attention_mask"][0] == 1]  # 6/7 of the way from 0.3 to 1.2 s
@@ -88,12 +99,12 @@ def test_samples_are_scaled_as_by_transformers_feature_extractor(prepare, corpus
     assert np.abs(longest.numpy() - theirs).max() < 2e-4  # 16 bits
 
 
-def test_models_without_normalisation_hear_the_samples(prepare) -> None:
+def test_models_without_normalisation_hear_the_samples(prepare: Callable[..., Any]) -> None:
     batch = next(iter(prepare(batch_size=4, inputs=speech_input(do_normalize=False)).eval))
     assert batch["input_values"][0].abs().max() == pytest.approx(0.5, abs=1e-3)
 
 
-def test_labels_processor_and_facts(prepare) -> None:
+def test_labels_processor_and_facts(prepare: Callable[..., Any]) -> None:
     data = prepare(batch_size=4)
     assert data.labels[:5] == ("<pad>", "<unk>", "|", "a", "b")
     assert data.num_train_sequences == 23 and data.steps_per_epoch is None
@@ -111,7 +122,9 @@ BATCHES = [{"batch_size": 6}, {"batch_seconds": 6.0}, {"batch_seconds": 6.0, "mi
 @pytest.mark.parametrize("train", BATCHES, ids=str)
 @pytest.mark.parametrize("sees_padding", [True, False])
 @pytest.mark.parametrize("world", [2, 3])
-def test_every_number_of_ranks_sees_the_same_batches(prepare, train, sees_padding, world) -> None:
+def test_every_number_of_ranks_sees_the_same_batches(
+    prepare: Callable[..., Any], train: Any, sees_padding: Any, world: int
+) -> None:
     inputs = speech_input(sees_padding=sees_padding)
     alone = prepare(inputs=inputs, **train)
     gang = [prepare(rank, world, inputs=inputs, **train) for rank in range(world)]
@@ -125,7 +138,7 @@ def test_every_number_of_ranks_sees_the_same_batches(prepare, train, sees_paddin
             assert len({b["input_values"].shape[1] for micro in [whole, *parts] for b in micro}) == 1
 
 
-def test_a_model_that_is_not_told_of_padding_gets_the_longest_clip_of_the_step(prepare) -> None:
+def test_a_model_that_is_not_told_of_padding_gets_the_longest_clip_of_the_step(prepare: Callable[..., Any]) -> None:
     inputs = speech_input(sees_padding=False)
     told = prepare(batch_size=6, micro_batch_size=2).train.at(1)
     untold = prepare(batch_size=6, micro_batch_size=2, inputs=inputs).train.at(1)
@@ -135,7 +148,7 @@ def test_a_model_that_is_not_told_of_padding_gets_the_longest_clip_of_the_step(p
     assert {b["input_values"].shape[1] for b in untold} == {max(lengths)}
 
 
-def test_rows_that_only_fill_up_a_micro_batch_do_not_count(prepare) -> None:
+def test_rows_that_only_fill_up_a_micro_batch_do_not_count(prepare: Callable[..., Any]) -> None:
     data = prepare(0, 4, batch_seconds=1.3)  # one to four clips a step
     fillers = 0
     for step in range(int(data.steps_per_epoch)):
@@ -146,7 +159,7 @@ def test_rows_that_only_fill_up_a_micro_batch_do_not_count(prepare) -> None:
     assert fillers > 0
 
 
-def test_an_epoch_by_seconds_holds_every_clip_once(prepare) -> None:
+def test_an_epoch_by_seconds_holds_every_clip_once(prepare: Callable[..., Any]) -> None:
     data = prepare(batch_seconds=3.0, micro_batch_seconds=1.5)
     steps = int(data.steps_per_epoch)
     rows = [row for step in range(steps) for row in _rows(data.train.at(step))]
@@ -157,7 +170,7 @@ def test_an_epoch_by_seconds_holds_every_clip_once(prepare) -> None:
 
 
 @pytest.mark.parametrize("train", BATCHES, ids=str)
-def test_a_resume_needs_the_number_of_the_step_alone(prepare, train) -> None:
+def test_a_resume_needs_the_number_of_the_step_alone(prepare: Callable[..., Any], train: Any) -> None:
     unbroken = prepare(**train).train
     steps = [_rows(unbroken.at(step)) for step in range(12)]
     resumed = prepare(**train).train
@@ -165,21 +178,23 @@ def test_a_resume_needs_the_number_of_the_step_alone(prepare, train) -> None:
     assert [_rows(resumed.at(step)) for step in range(7, 12)] == steps[7:]
 
 
-def test_masks_change_from_epoch_to_epoch(prepare) -> None:
+def test_masks_change_from_epoch_to_epoch(prepare: Callable[..., Any]) -> None:
     train = prepare(batch_size=23).train
     first, second = ({row[:2]: row[2:] for row in _rows(train.at(step))} for step in range(2))
     assert first.keys() == second.keys()
     assert sum(first[clip] != second[clip] for clip in first) > 20
 
 
-def test_without_spec_augment_there_are_no_masks(prepare) -> None:
+def test_without_spec_augment_there_are_no_masks(prepare: Callable[..., Any]) -> None:
     (batch,) = prepare(batch_size=4, task={"spec_augment": None}).train.at(0)
     assert {"time_mask", "channel_mask"}.isdisjoint(batch)
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("train", BATCHES[:2], ids=str)
-def test_evaluation_hears_each_clip_once_and_gives_ranks_equally_many_batches(prepare, train, world) -> None:
+def test_evaluation_hears_each_clip_once_and_gives_ranks_equally_many_batches(
+    prepare: Callable[..., Any], train: Any, world: int
+) -> None:
     gang = [prepare(rank, world, **train).eval for rank in range(world)]
     assert len({len(part) for part in gang}) == 1
     batches = [batch for part in gang for batch in part]
@@ -188,19 +203,21 @@ def test_evaluation_hears_each_clip_once_and_gives_ranks_equally_many_batches(pr
     assert all({"time_mask", "channel_mask"}.isdisjoint(batch) for batch in batches)
 
 
-def test_models_that_are_not_told_of_padding_are_evaluated_clip_by_clip(prepare) -> None:
+def test_models_that_are_not_told_of_padding_are_evaluated_clip_by_clip(prepare: Callable[..., Any]) -> None:
     batches = list(prepare(batch_size=6, inputs=speech_input(sees_padding=False)).eval)
     assert len(batches) == 7
     assert all(batch["attention_mask"].all() for batch in batches)
 
 
-def test_a_long_clip_is_evaluated_alone(prepare, tmp_path) -> None:
+def test_a_long_clip_is_evaluated_alone(prepare: Callable[..., Any], tmp_path: Path) -> None:
     held_out = common_voice(tmp_path / "long", [(f"{i}.wav", 3.0 if i == 2 else 0.4, "ab") for i in range(5)])
     batches = list(prepare(batch_size=4, held_out=held_out, task={"data_max_s": 1.3}).eval)
     assert [len(batch["weight"]) for batch in batches] == [1, 4]
 
 
-def test_several_languages_share_a_vocabulary_and_are_told_apart(prepare, corpus, tmp_path) -> None:
+def test_several_languages_share_a_vocabulary_and_are_told_apart(
+    prepare: Callable[..., Any], corpus: Any, tmp_path: Path
+) -> None:
     turkish = common_voice(tmp_path / "tr", [("a.wav", 0.5, "IŞIK"), ("b.wav", 0.5, "çok")])
     sources = [{"files": [str(corpus[0])], "language": "es"}, {"files": [str(turkish)], "language": "tr"}]
     data = prepare(batch_size=4, train=sources, held_out=[sources[1], {**sources[0], "files": [str(corpus[1])]}])
@@ -214,13 +231,15 @@ def test_several_languages_share_a_vocabulary_and_are_told_apart(prepare, corpus
 
 
 @pytest.mark.parametrize(("text", "told"), [("bueno trabajo mundo", True), ("t\u0361\u0283\u02d0 a \u00f0", False)])
-def test_sentences_where_phones_are_asked_for_are_told(prepare, tmp_path, caplog, text, told) -> None:
+def test_sentences_where_phones_are_asked_for_are_told(
+    prepare: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture, text: str, told: Any
+) -> None:
     train = common_voice(tmp_path / "es", [(f"c{i}.wav", 1.0, text) for i in range(4)])
     prepare(train=train, held_out=train, task={"transcripts": {"units": "phones"}}, batch_size=2)
     assert ("most of the 5 units look like words: 'bueno', 'mundo', 'trabajo'" in caplog.text) is told
 
 
-def test_two_test_sets_of_one_language_are_told_apart_by_their_names(prepare, corpus) -> None:
+def test_two_test_sets_of_one_language_are_told_apart_by_their_names(prepare: Callable[..., Any], corpus: Any) -> None:
     clean, other = ({"files": [str(path)], "language": "en"} for path in corpus)
     assert prepare(held_out=[clean, other]).eval_groups == ()
     data = prepare(held_out=[{**clean, "name": "test-clean"}, {**other, "name": "test-other"}])
@@ -229,7 +248,9 @@ def test_two_test_sets_of_one_language_are_told_apart_by_their_names(prepare, co
     assert sorted(groups) == [0] * 23 + [1] * 7
 
 
-def test_units_outside_the_vocabulary(prepare, tmp_path, caplog) -> None:
+def test_units_outside_the_vocabulary(
+    prepare: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     held_out = common_voice(tmp_path / "x", [("a.wav", 0.5, "ab ñ")])
     with caplog.at_level(logging.WARNING):
         data = prepare(batch_size=4, held_out=held_out)
@@ -240,14 +261,16 @@ def test_units_outside_the_vocabulary(prepare, tmp_path, caplog) -> None:
         prepare(batch_size=4, held_out=held_out, task={"transcripts": {"unknown": "refuse"}})
 
 
-def test_an_upper_case_vocabulary_is_not_taken_for_lower_case_text(prepare) -> None:
+def test_an_upper_case_vocabulary_is_not_taken_for_lower_case_text(prepare: Callable[..., Any]) -> None:
     tokens = ("<pad>", "<unk>", "|", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     inputs = speech_input(tokens=tokens, vocab_size=len(tokens))
     with pytest.raises(DataError, match=r"Nothing could be learned: compare task\.transcripts\.lowercase"):
         prepare(batch_size=4, inputs=inputs, task={"transcripts": {"vocabulary": "model"}})
 
 
-def test_bad_clips_are_named_counted_and_too_many_of_them_end_the_job(prepare, tmp_path, caplog) -> None:
+def test_bad_clips_are_named_counted_and_too_many_of_them_end_the_job(
+    prepare: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     rows = [(f"{i}.mp3", 0.6, "ab") for i in range(30)] + [("empty.mp3", 0.6, " … ")]
     table = common_voice(tmp_path / "cv", rows, rate=48000)
     clip = write_clip(tmp_path / "cv/clips/7.mp3", 3.0, 48000)
@@ -263,7 +286,7 @@ def test_bad_clips_are_named_counted_and_too_many_of_them_end_the_job(prepare, t
             prepare(batch_size=4, train=table)
 
 
-def test_clips_shorter_than_a_mask_are_left_out_of_training_alone(prepare, tmp_path) -> None:
+def test_clips_shorter_than_a_mask_are_left_out_of_training_alone(prepare: Callable[..., Any], tmp_path: Path) -> None:
     table = common_voice(tmp_path / "cv", [("a.wav", 0.2, "a"), ("b.wav", 0.5, "b")])
     task = {"data_min_s": 0.1}
     data = prepare(batch_size=1, train=table, held_out=table, task=task)  # 0.2 s are 9 frames, a span has 10
@@ -271,17 +294,17 @@ def test_clips_shorter_than_a_mask_are_left_out_of_training_alone(prepare, tmp_p
     assert prepare(batch_size=1, train=table, task={**task, "spec_augment": None}).num_train_sequences == 2
 
 
-def test_a_channel_span_wider_than_the_model_is_refused(prepare) -> None:
+def test_a_channel_span_wider_than_the_model_is_refused(prepare: Callable[..., Any]) -> None:
     with pytest.raises(DataError, match=r"channel_length 256 is more than the model's 128 channels"):
         prepare(batch_size=4, task={"spec_augment": {"channel_length": 256}})
 
 
-def test_a_clip_longer_than_a_micro_batch_is_refused(prepare) -> None:
+def test_a_clip_longer_than_a_micro_batch_is_refused(prepare: Callable[..., Any]) -> None:
     with pytest.raises(DataError, match=r"train\.micro_batch_seconds 1 is less than the longest clip \(1\.2 s: tr"):
         prepare(batch_seconds=4.0, micro_batch_seconds=1.0)
 
 
-def test_other_rules_share_the_decoded_audio(prepare, monkeypatch) -> None:
+def test_other_rules_share_the_decoded_audio(prepare: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     first = prepare(batch_size=4)
     monkeypatch.setattr(clip_cache, "decode", None)
     phones = prepare(batch_size=4, task={"transcripts": {"units": "phones"}})
@@ -289,7 +312,7 @@ def test_other_rules_share_the_decoded_audio(prepare, monkeypatch) -> None:
     assert prepare(batch_size=4).digest == first.digest != phones.digest
 
 
-def test_changed_audio_or_text_is_seen(prepare, tmp_path) -> None:
+def test_changed_audio_or_text_is_seen(prepare: Callable[..., Any], tmp_path: Path) -> None:
     rows = [(f"{i}.wav", 0.5, "ab") for i in range(5)]
     table = common_voice(tmp_path / "cv", rows)
     digests = {prepare(batch_size=4, train=table).digest}
@@ -300,17 +323,19 @@ def test_changed_audio_or_text_is_seen(prepare, tmp_path) -> None:
     assert len(digests) == 3
 
 
-def test_data_that_was_moved_is_the_same_data(prepare, tmp_path) -> None:
+def test_data_that_was_moved_is_the_same_data(prepare: Callable[..., Any], tmp_path: Path) -> None:
     table = common_voice(tmp_path / "cv", [(f"{i}.wav", 0.5, "ab") for i in range(5)])
     before = prepare(batch_size=4, train=table, task={"data_streaming": True}).digest
     (tmp_path / "cv").rename(tmp_path / "moved")
     assert prepare(batch_size=4, train=tmp_path / "moved/train.tsv", task={"data_streaming": True}).digest == before
 
 
-def test_an_interrupted_preparation_leaves_nothing_behind(prepare, tmp_path, monkeypatch) -> None:
+def test_an_interrupted_preparation_leaves_nothing_behind(
+    prepare: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     original, calls = clip_cache.decode, []
 
-    def decode(audio, rate):
+    def decode(audio: Any, rate: int) -> Any:
         calls.append(audio)
         if len(calls) > 10:
             raise KeyboardInterrupt
@@ -325,7 +350,9 @@ def test_an_interrupted_preparation_leaves_nothing_behind(prepare, tmp_path, mon
 
 
 @pytest.mark.parametrize("train", BATCHES[:2], ids=str)
-def test_streaming_gives_the_same_batches_and_keeps_no_samples(prepare, tmp_path, train) -> None:
+def test_streaming_gives_the_same_batches_and_keeps_no_samples(
+    prepare: Callable[..., Any], tmp_path: Path, train: Any
+) -> None:
     streamed = prepare(task={"data_streaming": True}, **train)
     assert not list((tmp_path / "cache").rglob("samples.bin"))
     cached = prepare(**train)
@@ -334,7 +361,9 @@ def test_streaming_gives_the_same_batches_and_keeps_no_samples(prepare, tmp_path
     assert _rows(streamed.eval) == _rows(cached.eval)
 
 
-def test_a_clip_that_is_lost_while_streaming_does_not_count(prepare, tmp_path, caplog) -> None:
+def test_a_clip_that_is_lost_while_streaming_does_not_count(
+    prepare: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     table = common_voice(tmp_path / "cv", [(f"{i}.wav", 0.5, "ab") for i in range(8)])
     data = prepare(batch_size=8, train=table, task={"data_streaming": True, "data_max_bad": 0.2})
     (tmp_path / "cv/clips/3.wav").unlink()
@@ -351,7 +380,7 @@ def test_a_clip_that_is_lost_while_streaming_does_not_count(prepare, tmp_path, c
             data.train.at(step)
 
 
-def test_ten_minutes_lie_in_an_hour_of_each_language(prepare, corpus, tmp_path) -> None:
+def test_ten_minutes_lie_in_an_hour_of_each_language(prepare: Callable[..., Any], corpus: Any, tmp_path: Path) -> None:
     other = lengths_corpus(tmp_path / "c", 17)
     sources = [{"files": [str(path)]} for path in (corpus[0], other)]
     small = prepare(batch_size=2, train=sources, task={"data_minutes": 0.05})

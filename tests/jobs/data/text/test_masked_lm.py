@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from prunus.jobs.data.text import masked_lm as masked_lm_module
 from prunus.jobs.data.text import packing
 from prunus.jobs.data.text.packing import Frame, Packer
 from prunus.jobs.errors import DataError
+from tests.jobs.lone_rank import MakeRanks, MakeSpec
 
 
-def _originals(batch) -> list[list[int]]:
+def _originals(batch: Any) -> list[list[int]]:
     """Undo the masking."""
     return torch.where(batch["labels"] == -100, batch["input_ids"], batch["labels"]).tolist()
 
@@ -25,7 +27,9 @@ def _write(path: Path, *lines: str) -> Path:
     return path
 
 
-def test_three_lines_pack_to_two_sequences(tmp_path, tokenizer, masked_lm, ranks) -> None:
+def test_three_lines_pack_to_two_sequences(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, masked_lm: MakeSpec, ranks: MakeRanks
+) -> None:
     # a b c [SEP] d e | [SEP] f g h i j | k (dropped): six tokens between [CLS] 2 and [SEP] 3; a is 5.
     text = _write(tmp_path / "t.txt", "a b c", "", "d e", "f g h i j k")
     data = build_data(masked_lm(text, batch_size=2), tokenizer, tmp_path / "cache", ranks())
@@ -37,7 +41,9 @@ def test_three_lines_pack_to_two_sequences(tmp_path, tokenizer, masked_lm, ranks
     assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
 
 
-def test_the_only_short_piece_is_kept_and_padded(tmp_path, tokenizer, masked_lm, ranks) -> None:
+def test_the_only_short_piece_is_kept_and_padded(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, masked_lm: MakeSpec, ranks: MakeRanks
+) -> None:
     text = _write(tmp_path / "t.txt", "a b c", "d e f g")
     spec = masked_lm(text, sequence_length=16, batch_size=1)
     (batch,) = build_data(spec, tokenizer, tmp_path / "cache", ranks()).train.at(0)
@@ -45,14 +51,16 @@ def test_the_only_short_piece_is_kept_and_padded(tmp_path, tokenizer, masked_lm,
     assert batch["attention_mask"].tolist() == [[1] * 10 + [0] * 6]
 
 
-def test_padding_and_unknown_words_are_never_predicted(tmp_path, tokenizer, masked_lm, ranks) -> None:
+def test_padding_and_unknown_words_are_never_predicted(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, masked_lm: MakeSpec, ranks: MakeRanks
+) -> None:
     spec = masked_lm(_write(tmp_path / "t.txt", "a what b c d e f g"), sequence_length=16, batch_size=1)
     spec = spec.model_copy(update={"task": spec.task.model_copy(update={"mask_probability": 1.0})})
     (batch,) = build_data(spec, tokenizer, tmp_path / "cache", ranks()).train.at(0)
     assert batch["labels"].tolist() == [[-100, 5, -100, 6, 7, 8, 9, 10, 11] + [-100] * 7]
 
 
-def test_packing_in_parts_gives_the_same_sequences(tokenizer) -> None:
+def test_packing_in_parts_gives_the_same_sequences(tokenizer: PreTrainedTokenizerFast) -> None:
     frame = Frame.of(tokenizer, 8)
     texts = [list(range(5, 5 + n)) for n in (3, 0, 9, 1, 14, 2)]
     at_once = Packer(frame).add(texts)
@@ -64,7 +72,12 @@ def test_packing_in_parts_gives_the_same_sequences(tokenizer) -> None:
 
 @pytest.mark.parametrize("world_size", [2, 4])
 def test_every_number_of_ranks_sees_the_same_global_batches(
-    tmp_path, tokenizer, masked_lm, ranks, letters, world_size
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    masked_lm: MakeSpec,
+    ranks: MakeRanks,
+    letters: Path,
+    world_size: int,
 ) -> None:
     def rows(world: int, micro: int | None = None) -> list[list[tuple]]:
         spec = masked_lm(letters, batch_size=8, world_size=world, micro_batch_size=micro)
@@ -83,10 +96,18 @@ def test_every_number_of_ranks_sees_the_same_global_batches(
     assert alone[0] != alone[1]
 
 
-def test_masks_change_from_epoch_to_epoch_but_not_in_evaluation(tmp_path, tokenizer, masked_lm, ranks, letters) -> None:
+def test_masks_change_from_epoch_to_epoch_but_not_in_evaluation(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    masked_lm: MakeSpec,
+    ranks: MakeRanks,
+    letters: Path,
+) -> None:
     data = build_data(masked_lm(letters, letters, batch_size=1), tokenizer, tmp_path / "cache", ranks())
     n = data.num_train_sequences
-    first, second = {}, {}
+    assert n is not None
+    first: dict[tuple[int, ...], Any] = {}
+    second: dict[tuple[int, ...], Any] = {}
     for step in range(2 * n):
         (batch,) = data.train.at(step)
         (first if step < n else second)[tuple(_originals(batch)[0])] = batch["labels"].tolist()
@@ -97,7 +118,13 @@ def test_masks_change_from_epoch_to_epoch_but_not_in_evaluation(tmp_path, tokeni
     assert passes[0] == passes[1]
 
 
-def test_evaluation_does_not_depend_on_the_seed(tmp_path, tokenizer, masked_lm, ranks, letters) -> None:
+def test_evaluation_does_not_depend_on_the_seed(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    masked_lm: MakeSpec,
+    ranks: MakeRanks,
+    letters: Path,
+) -> None:
     labels = []
     for seed in (1, 2):
         data = build_data(masked_lm(letters, letters, seed=seed), tokenizer, tmp_path / "cache", ranks())
@@ -105,7 +132,13 @@ def test_evaluation_does_not_depend_on_the_seed(tmp_path, tokenizer, masked_lm, 
     assert labels[0] == labels[1]
 
 
-def test_evaluation_is_shared_out_evenly_and_can_be_cut(tmp_path, tokenizer, masked_lm, ranks, letters) -> None:
+def test_evaluation_is_shared_out_evenly_and_can_be_cut(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    masked_lm: MakeSpec,
+    ranks: MakeRanks,
+    letters: Path,
+) -> None:
     spec = masked_lm(letters, letters, max_eval_sequences=5, world_size=2, batch_size=4)
     halves = [build_data(spec, tokenizer, tmp_path / "c", ranks(r, 2)).eval for r in (0, 1)]
     batches = [list(half) for half in halves]
@@ -117,11 +150,24 @@ def test_evaluation_is_shared_out_evenly_and_can_be_cut(tmp_path, tokenizer, mas
     assert len(real) == 5
 
 
-def test_without_an_eval_split_there_is_no_evaluation(tmp_path, tokenizer, masked_lm, ranks, letters) -> None:
+def test_without_an_eval_split_there_is_no_evaluation(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    masked_lm: MakeSpec,
+    ranks: MakeRanks,
+    letters: Path,
+) -> None:
     assert build_data(masked_lm(letters), tokenizer, tmp_path / "c", ranks()).eval is None
 
 
-def test_a_second_run_tokenises_nothing(tmp_path, tokenizer, masked_lm, ranks, letters, monkeypatch) -> None:
+def test_a_second_run_tokenises_nothing(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    masked_lm: MakeSpec,
+    ranks: MakeRanks,
+    letters: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     first = build_data(masked_lm(letters, letters), tokenizer, tmp_path / "cache", ranks())
 
     def never(*_args: object) -> None:
@@ -136,8 +182,14 @@ def test_a_second_run_tokenises_nothing(tmp_path, tokenizer, masked_lm, ranks, l
     assert again.train.at(3)[0]["input_ids"].tolist() == first.train.at(3)[0]["input_ids"].tolist()
 
 
-def test_other_text_length_or_tokenizer_is_prepared_anew(tmp_path, tokenizer, masked_lm, ranks, letters) -> None:
-    def digest(spec, with_tokenizer=tokenizer) -> str:
+def test_other_text_length_or_tokenizer_is_prepared_anew(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    masked_lm: MakeSpec,
+    ranks: MakeRanks,
+    letters: Path,
+) -> None:
+    def digest(spec: Any, with_tokenizer: Any = tokenizer) -> str:
         return build_data(spec, with_tokenizer, tmp_path / "cache", ranks()).digest
 
     other = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -156,24 +208,40 @@ def test_other_text_length_or_tokenizer_is_prepared_anew(tmp_path, tokenizer, ma
     assert len(set(found)) == 4
 
 
-def test_state_of_a_tokenizers_last_call_does_not_matter(tmp_path, tokenizer, masked_lm, ranks, letters) -> None:
+def test_state_of_a_tokenizers_last_call_does_not_matter(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    masked_lm: MakeSpec,
+    ranks: MakeRanks,
+    letters: Path,
+) -> None:
     first = build_data(masked_lm(letters), tokenizer, tmp_path / "cache", ranks())
     tokenizer("a b c", truncation=True, max_length=3, padding="max_length")
     assert build_data(masked_lm(letters), tokenizer, tmp_path / "cache", ranks()).digest == first.digest
 
 
-def test_next_to_no_text_is_an_error(tmp_path, tokenizer, masked_lm, ranks) -> None:
+def test_next_to_no_text_is_an_error(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, masked_lm: MakeSpec, ranks: MakeRanks
+) -> None:
     with pytest.raises(DataError, match=r"task\.data\.train .*t\.txt.* holds 2 tokens in all; give at least 8"):
         build_data(masked_lm(_write(tmp_path / "t.txt", "a b", "")), tokenizer, tmp_path / "c", ranks())
 
 
-def test_a_tokenizer_without_a_mask_token_is_an_error(tmp_path, tokenizer, masked_lm, ranks, letters) -> None:
+def test_a_tokenizer_without_a_mask_token_is_an_error(
+    tmp_path: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    masked_lm: MakeSpec,
+    ranks: MakeRanks,
+    letters: Path,
+) -> None:
     bare = PreTrainedTokenizerFast(tokenizer_object=tokenizer.backend_tokenizer, pad_token="[PAD]")
     with pytest.raises(DataError, match="needs a tokenizer with a mask token"):
         build_data(masked_lm(letters), bare, tmp_path / "c", ranks())
 
 
-def test_a_column_of_numbers_is_no_text(tmp_path, tokenizer, masked_lm, ranks) -> None:
+def test_a_column_of_numbers_is_no_text(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerFast, masked_lm: MakeSpec, ranks: MakeRanks
+) -> None:
     path = _write(tmp_path / "t.jsonl", '{"text": 5}')
     with pytest.raises(DataError, match=r"column 'text' holds int 5, not text"):
         build_data(masked_lm(path), tokenizer, tmp_path / "c", ranks())

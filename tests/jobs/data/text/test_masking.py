@@ -1,6 +1,7 @@
 """BERT masking: the published generator, the shares within 5 standard deviations, and what it depends on."""
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from prunus.jobs.data.text.masking import IGNORE, mask_tokens, sequence_keys
 MASK, VOCAB, TOKEN = 103, 30522, 5000
 
 
-def _masked(num: int = 600, length: int = 128, seed: int = 1, epoch: int = 0, probability: float = 0.15):
+def _masked(num: int = 600, length: int = 128, seed: int = 1, epoch: int = 0, probability: float = 0.15) -> Any:
     ids_BL = np.full((num, length), TOKEN, dtype=np.int64)
     special_BL = np.zeros((num, length), dtype=bool)
     special_BL[:, 0] = True

@@ -1,5 +1,7 @@
 """Which clips meet at which step: every clip once an epoch, never too much audio, the same for any gang."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -17,7 +19,9 @@ def _plan(lengths_N: np.ndarray, batch: int, micro: int, grouped: bool = True, s
 
 @settings(max_examples=60)
 @given(LENGTHS, st.integers(50, 200), st.integers(50, 120), st.booleans(), st.integers(0, 5))
-def test_batches_partition_each_epoch_and_hold_their_limits(lengths_N, batch, micro, grouped, seed) -> None:
+def test_batches_partition_each_epoch_and_hold_their_limits(
+    lengths_N: Any, batch: Any, micro: int, grouped: Any, seed: int
+) -> None:
     plan = _plan(lengths_N, batch, micro, grouped, seed)
     seen: dict[int, list[int]] = {}
     step = 0
@@ -74,7 +78,7 @@ def test_grouping_by_length_leaves_little_padding() -> None:
 
 
 @pytest.mark.parametrize("grouped", [True, False])
-def test_so_many_clips_per_step(grouped) -> None:
+def test_so_many_clips_per_step(grouped: Any) -> None:
     lengths_N = np.random.default_rng(0).integers(5, 50, 20)
     plan = RowsPerStep(lengths_N, 5, seed=3, group_by_length=grouped)
     epoch = [plan.at(step)[1] for step in range(4)]
@@ -84,14 +88,14 @@ def test_so_many_clips_per_step(grouped) -> None:
 
 
 @given(st.integers(0, 40), st.integers(1, 4), st.integers(1, 4))
-def test_a_batch_is_dealt_evenly_and_in_order(num_rows, world_size, accumulation) -> None:
+def test_a_batch_is_dealt_evenly_and_in_order(num_rows: int, world_size: int, accumulation: Any) -> None:
     parts = [part for rank in range(world_size) for part in deal(num_rows, rank, world_size, accumulation)]
     assert [place for part in parts for place in part] == list(range(num_rows))
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
 @given(st.floats(1, 2000), st.floats(0.05, 1), st.integers(1, 16))
-def test_the_spec_never_makes_fewer_micro_batches_than_a_batch_needs(batch_s, share, ranks) -> None:
+def test_the_spec_never_makes_fewer_micro_batches_than_a_batch_needs(batch_s: Any, share: Any, ranks: int) -> None:
     micro_s = batch_s * share
     spec = JobSpec.model_validate(
         {

@@ -1,5 +1,7 @@
 """SpecAugment's masks, against transformers' own and against arithmetic."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -27,7 +29,7 @@ def _shares(length: int, prob: float, span: int, min_spans: int) -> np.ndarray:
         (15, 1, 10, 2),
     ],
 )
-def test_the_masked_share_is_that_of_transformers(length, prob, span, min_spans) -> None:
+def test_the_masked_share_is_that_of_transformers(length: int, prob: Any, span: Any, min_spans: Any) -> None:
     np.random.seed(1)
     theirs = np.asarray(
         [_compute_mask_indices((1, length), prob, span, min_masks=min_spans).mean() for _ in range(TURNS)]
@@ -56,7 +58,7 @@ def test_spans_have_their_length() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 9])
-def test_what_is_shorter_than_a_span_is_not_masked(length) -> None:
+def test_what_is_shorter_than_a_span_is_not_masked(length: int) -> None:
     assert not span_mask(length, 1.0, 10, 2, np.random.default_rng(0)).any()
 
 
@@ -68,7 +70,7 @@ def test_no_share_no_mask() -> None:
     assert not span_mask(100, 0.0, 10, 2, np.random.default_rng(0)).any()
 
 
-def _masks(seed: int = 7, **spec) -> SpecAugmentMasks:
+def _masks(seed: int = 7, **spec: Any) -> SpecAugmentMasks:
     return SpecAugmentMasks(SpecAugment(**spec), hidden_size=128, min_time_spans=2, min_channel_spans=0, seed=seed)
 
 

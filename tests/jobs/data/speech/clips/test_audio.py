@@ -1,6 +1,7 @@
 """Clips as samples: any rate, any number of channels, and what is wrong with the bad ones."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ def _strongest_hz(samples_S: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 44100, 48000])
-def test_every_rate_becomes_the_models(tmp_path, rate) -> None:
+def test_every_rate_becomes_the_models(tmp_path: Path, rate: int) -> None:
     samples_S = decode(write_clip(tmp_path / "a.wav", 1.0, rate), RATE)
     assert samples_S.dtype == np.int16
     assert len(samples_S) == RATE == read_header(tmp_path / "a.wav").resampled(RATE)
@@ -26,7 +27,7 @@ def test_every_rate_becomes_the_models(tmp_path, rate) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg", ".mp3"])
-def test_every_form_is_read_from_a_file_or_from_bytes(tmp_path, suffix) -> None:
+def test_every_form_is_read_from_a_file_or_from_bytes(tmp_path: Path, suffix: str) -> None:
     path = write_clip(tmp_path / f"a{suffix}", 1.0, 48000, channels=2)
     samples_S = decode(path, RATE)
     assert len(samples_S) == pytest.approx(RATE, abs=RATE // 10)
@@ -34,13 +35,13 @@ def test_every_form_is_read_from_a_file_or_from_bytes(tmp_path, suffix) -> None:
     assert (decode(path.read_bytes(), RATE) == samples_S).all()
 
 
-def test_channels_are_averaged(tmp_path) -> None:
+def test_channels_are_averaged(tmp_path: Path) -> None:
     left_S = tone(0.5)
     soundfile.write(tmp_path / "a.wav", np.stack([left_S, np.zeros_like(left_S)], axis=1), RATE, subtype="FLOAT")
     assert np.abs(decode(tmp_path / "a.wav", RATE) / 2**15 - left_S / 2).max() < 1e-4
 
 
-def test_a_low_rate_clip_is_not_given_sounds_it_never_had(tmp_path) -> None:
+def test_a_low_rate_clip_is_not_given_sounds_it_never_had(tmp_path: Path) -> None:
     samples_S = decode(write_clip(tmp_path / "a.wav", 1.0, 8000, pitch_hz=3000), RATE)
     spectrum = np.abs(np.fft.rfft(samples_S[2000:14000] / 2**15 * np.hanning(12000)))
     above = np.fft.rfftfreq(12000, 1 / RATE) > 4200
@@ -54,13 +55,13 @@ def _half(path: Path) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".mp3", ".flac", ".wav", ".ogg"])
-def test_a_truncated_file_is_bad(tmp_path, suffix) -> None:
+def test_a_truncated_file_is_bad(tmp_path: Path, suffix: str) -> None:
     path = _half(write_clip(tmp_path / f"a{suffix}", 3.0, 48000))
     with pytest.raises(BadAudio, match=r"cut off|cannot be decoded|no samples"):
         decode(path, RATE)
 
 
-def test_a_hole_in_a_file_is_bad(tmp_path) -> None:
+def test_a_hole_in_a_file_is_bad(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.flac", 3.0)
     content = bytearray(path.read_bytes())
     third = len(content) // 3
@@ -70,7 +71,7 @@ def test_a_hole_in_a_file_is_bad(tmp_path) -> None:
         decode(path, RATE)
 
 
-def test_a_wav_that_was_written_into_a_pipe_is_good(tmp_path) -> None:
+def test_a_wav_that_was_written_into_a_pipe_is_good(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.wav", 0.5)
     content = bytearray(path.read_bytes())
     place = content.index(b"data") + 4
@@ -88,7 +89,7 @@ def test_a_wav_that_was_written_into_a_pipe_is_good(tmp_path) -> None:
     ],
 )
 @pytest.mark.parametrize("suffix", [".mp3", ".wav"])
-def test_what_is_no_audio_says_so(tmp_path, content, reason, suffix) -> None:
+def test_what_is_no_audio_says_so(tmp_path: Path, content: Any, reason: str, suffix: str) -> None:
     path = tmp_path / f"a{suffix}"
     if content is not None:
         path.write_bytes(content)
@@ -98,24 +99,24 @@ def test_what_is_no_audio_says_so(tmp_path, content, reason, suffix) -> None:
         decode(path, RATE)
 
 
-def test_a_file_without_samples_is_bad(tmp_path) -> None:
+def test_a_file_without_samples_is_bad(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(0), RATE)
     with pytest.raises(BadAudio, match="holds no samples"):
         decode(tmp_path / "a.wav", RATE)
 
 
-def test_samples_that_are_not_finite_are_bad(tmp_path) -> None:
+def test_samples_that_are_not_finite_are_bad(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.full(800, np.nan), RATE, subtype="FLOAT")
     with pytest.raises(BadAudio, match="not finite"):
         decode(tmp_path / "a.wav", RATE)
 
 
-def test_samples_beyond_full_scale_do_not_wrap(tmp_path) -> None:
+def test_samples_beyond_full_scale_do_not_wrap(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.asarray([1.5, -1.5, 0.25]), RATE, subtype="FLOAT")
     assert decode(tmp_path / "a.wav", RATE).tolist() == [32767, -32768, 8192]
 
 
-def test_the_digest_of_a_clip_sees_both_ends_and_the_size(tmp_path) -> None:
+def test_the_digest_of_a_clip_sees_both_ends_and_the_size(tmp_path: Path) -> None:
     base = bytearray(np.random.default_rng(0).bytes(300_000))
     digests = {edge_digest(bytes(base)), edge_digest(bytes(base[:-1]))}
     for place in (0, 65_535, 300_000 - 65_536, 299_999):

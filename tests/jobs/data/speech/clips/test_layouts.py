@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pytest
@@ -15,7 +16,7 @@ from tests.jobs.data.speech.speech_corpus import common_voice, hub_data, write_c
 WHERE = "task.data.train[0]"
 
 
-def _clips(path: Path | str, transcribed: bool = True, **source) -> list[Clip]:
+def _clips(path: Path | str, transcribed: bool = True, **source: Any) -> list[Clip]:
     return find_clips(SpeechSource(files=(str(path),), **source), WHERE, transcribed=transcribed).clips
 
 
@@ -24,18 +25,18 @@ def _texts(clips: list[Clip]) -> dict[str, str | None]:
     return {clip.name: clip.text for clip in clips}
 
 
-def test_common_voice(tmp_path) -> None:
+def test_common_voice(tmp_path: Path) -> None:
     table = common_voice(tmp_path, [("a.mp3", 0.3, "Uno"), ("b.mp3", 0.3, 'dijo "dos'), ("c.mp3", 0.3, '"tres"')])
     assert _texts(_clips(table)) == {"a.mp3": "Uno", "b.mp3": 'dijo "dos', "c.mp3": '"tres"'}
 
 
-def test_the_first_common_voice_left_the_suffix_out(tmp_path) -> None:
+def test_the_first_common_voice_left_the_suffix_out(tmp_path: Path) -> None:
     table = common_voice(tmp_path, [("a.mp3", 0.3, "Uno")])
     table.write_text(table.read_text().replace("a.mp3", "a"))
     assert _texts(_clips(table)) == {"a": "Uno"}
 
 
-def test_clips_of_common_voice_may_lie_elsewhere(tmp_path) -> None:
+def test_clips_of_common_voice_may_lie_elsewhere(tmp_path: Path) -> None:
     table = common_voice(tmp_path, [("a.mp3", 0.3, "Uno")])
     (tmp_path / "clips").rename(tmp_path / "elsewhere")
     with pytest.raises(DataError, match=r"say in clips where they are"):
@@ -43,7 +44,7 @@ def test_clips_of_common_voice_may_lie_elsewhere(tmp_path) -> None:
     assert _texts(_clips(table, clips=str(tmp_path / "elsewhere"))) == {"a.mp3": "Uno"}
 
 
-def test_a_tab_inside_a_sentence_and_a_torn_line_are_faults_with_their_line(tmp_path) -> None:
+def test_a_tab_inside_a_sentence_and_a_torn_line_are_faults_with_their_line(tmp_path: Path) -> None:
     table = common_voice(tmp_path, [("a.wav", 0.3, "Uno"), ("b.wav", 0.3, "dos\ttres"), ("c.wav", 0.3, "x")])
     table.write_text(table.read_text() + "c3\tonly")
     clips = _clips(table)
@@ -55,12 +56,12 @@ def test_a_tab_inside_a_sentence_and_a_torn_line_are_faults_with_their_line(tmp_
     ]
 
 
-def test_a_row_that_names_no_clip_is_a_fault(tmp_path) -> None:
+def test_a_row_that_names_no_clip_is_a_fault(tmp_path: Path) -> None:
     table = common_voice(tmp_path, [("a.wav", 0.3, "Uno"), ("", 0, "dos")])
     assert _clips(table)[1] == Clip("train.tsv:3", None, None, "column 'path' names no clip")
 
 
-def test_librispeech(tmp_path) -> None:
+def test_librispeech(tmp_path: Path) -> None:
     write_clip(tmp_path / "dev/84/121/84-121-0000.flac", 0.3)
     write_clip(tmp_path / "dev/84/122/84-122-0001.flac", 0.3)
     (tmp_path / "dev/84/121/84-121.trans.txt").write_text("84-121-0000 GO DO YOU HEAR\n84-121-0001 MISSING ONE\n")
@@ -70,7 +71,7 @@ def test_librispeech(tmp_path) -> None:
     assert _texts([clips[0], clips[2]]) == {"84-121-0000": "GO DO YOU HEAR", "84-122-0001": "BUT"}
 
 
-def test_mls(tmp_path) -> None:
+def test_mls(tmp_path: Path) -> None:
     write_clip(tmp_path / "train/audio/48/100/48_100_000001.flac", 0.3)
     (tmp_path / "train/transcripts.txt").write_text("48_100_000001\tdie bauern\n")
     expected = {"48_100_000001": "die bauern"}
@@ -78,7 +79,7 @@ def test_mls(tmp_path) -> None:
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "ndjson"])
-def test_manifests(tmp_path, form) -> None:
+def test_manifests(tmp_path: Path, form: str) -> None:
     write_clip(tmp_path / "wavs/a.wav", 0.3)
     outside = write_clip(tmp_path.parent / f"{tmp_path.name}-b.wav", 0.3)
     rows = [("wavs/a.wav", 'ein, "zwei"'), (str(outside), "drei")]
@@ -92,7 +93,7 @@ def test_manifests(tmp_path, form) -> None:
     assert _texts(_clips(path)) == dict(rows)
 
 
-def test_a_manifest_with_columns_of_any_name_or_none(tmp_path) -> None:
+def test_a_manifest_with_columns_of_any_name_or_none(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.wav", 0.3)
     path = tmp_path / "m.csv"
     path.write_text("what,where\nhola,a.wav\n")
@@ -114,19 +115,19 @@ def test_a_manifest_with_columns_of_any_name_or_none(tmp_path) -> None:
         ("m.xlsx", "x", "cannot tell what .* is; give a Common Voice tsv"),
     ],
 )  # fmt: skip
-def test_manifests_that_cannot_be_read(tmp_path, name, content, message) -> None:
+def test_manifests_that_cannot_be_read(tmp_path: Path, name: str, content: Any, message: str) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(DataError, match=message):
         _clips(tmp_path / name)
 
 
-def test_text_that_is_not_utf8_is_refused(tmp_path) -> None:
+def test_text_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.tsv").write_bytes(b"path\ttext\na.wav\tni\xf1o\n")
     with pytest.raises(DataError, match="is not UTF-8 text"):
         _clips(tmp_path / "m.tsv")
 
 
-def test_broken_json_lines_and_missing_texts_are_faults(tmp_path) -> None:
+def test_broken_json_lines_and_missing_texts_are_faults(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.wav", 0.3)
     path = tmp_path / "m.jsonl"
     path.write_text('{"audio": "a.wav", "text": "x"}\n{"audio": "a.w\n{"audio": "b.wav", "text": null}\n')
@@ -136,7 +137,7 @@ def test_broken_json_lines_and_missing_texts_are_faults(tmp_path) -> None:
     assert faults[2] == ("b.wav", "column 'text' holds no text (m.jsonl:3)")
 
 
-def test_directories_of_audio_serve_tasks_without_transcripts(tmp_path) -> None:
+def test_directories_of_audio_serve_tasks_without_transcripts(tmp_path: Path) -> None:
     write_clip(tmp_path / "x/b.wav", 0.3)
     write_clip(tmp_path / "a.flac", 0.3)
     (tmp_path / "readme.txt").write_text("not audio")
@@ -146,13 +147,13 @@ def test_directories_of_audio_serve_tasks_without_transcripts(tmp_path) -> None:
         _clips(tmp_path)
 
 
-def test_a_manifest_needs_no_transcripts_where_none_are_asked_for(tmp_path) -> None:
+def test_a_manifest_needs_no_transcripts_where_none_are_asked_for(tmp_path: Path) -> None:
     write_clip(tmp_path / "a.wav", 0.3)
     (tmp_path / "m.csv").write_text("path,speaker\na.wav,3\n")
     assert _texts(_clips(tmp_path / "m.csv", transcribed=False)) == {"a.wav": None}
 
 
-def test_places_that_do_not_exist_and_layouts_that_are_mixed(tmp_path) -> None:
+def test_places_that_do_not_exist_and_layouts_that_are_mixed(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"task\.data\.train\[0\]\.files: '.*none\.tsv' .* does not exist"):
         _clips(tmp_path / "none.tsv")
     with pytest.raises(DataError, match="matches nothing"):
@@ -166,7 +167,7 @@ def test_places_that_do_not_exist_and_layouts_that_are_mixed(tmp_path) -> None:
         find_clips(SpeechSource(files=both), WHERE)
 
 
-def test_hub_data_sets_are_not_decoded(tmp_path, monkeypatch) -> None:
+def test_hub_data_sets_are_not_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = write_clip(tmp_path / "a.wav", 0.3).read_bytes()
     held = hub_data([content, content], ["uno", None])
     monkeypatch.setattr(datasets, "load_dataset", lambda *_args, **_kwargs: held)

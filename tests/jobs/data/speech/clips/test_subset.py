@@ -3,6 +3,7 @@
 import logging
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ from prunus.jobs.errors import DataError
 from tests.jobs.data.speech.speech_corpus import RATE, common_voice, speech_input, write_clip
 
 
-def _limits(**changed) -> Limits:
+def _limits(**changed: Any) -> Limits:
     units = to_units(TranscriptRules(), "")
     fixed = {"rate": RATE, "frames": speech_input().frames, "min_s": 0.25, "max_s": 20.0, "min_frames": 10}
     return Limits(**{**fixed, "to_units": units, **changed})
@@ -26,7 +27,7 @@ def _find(table: Path) -> ClipList:
     return find_clips(SpeechSource(files=(str(table),)), "task.data.train[0]")
 
 
-def _names(tmp_path: Path, clips: ClipList, **options) -> list[str]:
+def _names(tmp_path: Path, clips: ClipList, **options: Any) -> list[str]:
     return [chosen.clip.name for chosen in choose(clips, Probes(clips, tmp_path), _limits(), **options).chosen]
 
 
@@ -51,10 +52,11 @@ def test_ctc_needs_a_frame_per_unit_and_one_between_equal_ones() -> None:
         "21 units, 0 of them repeated, 20 frames",
     )
     assert limits.unfit(num_samples, tuple("aabbcc" * 2 + "de")) is None  # 14 units, 6 repeats
-    assert limits.unfit(num_samples, tuple("aabbcc" * 2 + "dee"))[0] == "transcript_too_long"
+    reason = limits.unfit(num_samples, tuple("aabbcc" * 2 + "dee"))
+    assert reason is not None and reason[0] == "transcript_too_long"
 
 
-def test_each_reason_is_counted(tmp_path) -> None:
+def test_each_reason_is_counted(tmp_path: Path) -> None:
     table = common_voice(
         tmp_path,
         [("good.wav", 1.0, "si"), ("short.wav", 0.1, "si"), ("long.wav", 2.0, "si"), ("full.wav", 0.5, "abc" * 20),
@@ -73,7 +75,7 @@ def test_each_reason_is_counted(tmp_path) -> None:
     assert subset.left_out.named("bad") == "silent.wav: no transcript is left of its text; gone.wav: no such file"
 
 
-def test_nothing_left_is_an_error_with_the_reasons(tmp_path) -> None:
+def test_nothing_left_is_an_error_with_the_reasons(tmp_path: Path) -> None:
     clips = _find(common_voice(tmp_path, [("a.wav", 0.1, "si"), ("b.wav", 1.0, "?")]))
     with pytest.raises(
         DataError, match=r"none of 2 clips can be used: 1 bad \(b\.wav: .*1 too_short \(a\.wav: 0\.10 s"
@@ -82,12 +84,12 @@ def test_nothing_left_is_an_error_with_the_reasons(tmp_path) -> None:
 
 
 @pytest.fixture
-def sixty(tmp_path) -> Path:
+def sixty(tmp_path: Path) -> Path:
     """60 clips of 0.5 to 1.0 s: 45 s in all."""
     return common_voice(tmp_path, [(f"{i:02}.wav", 0.5 + 0.5 * (i * 7 % 60) / 59, "si") for i in range(60)])
 
 
-def test_minutes_are_kept_to_within_a_clip_and_never_exceeded(tmp_path, sixty) -> None:
+def test_minutes_are_kept_to_within_a_clip_and_never_exceeded(tmp_path: Path, sixty: Any) -> None:
     clips = _find(sixty)
     for seconds in (3, 10, 20):
         subset = choose(clips, Probes(clips, tmp_path), _limits(), minutes=seconds / 60)
@@ -95,7 +97,7 @@ def test_minutes_are_kept_to_within_a_clip_and_never_exceeded(tmp_path, sixty) -
         assert seconds - 1.0 < chosen_s <= seconds
 
 
-def test_a_smaller_part_lies_in_the_larger_one_and_seeds_differ(tmp_path, sixty) -> None:
+def test_a_smaller_part_lies_in_the_larger_one_and_seeds_differ(tmp_path: Path, sixty: Any) -> None:
     clips = _find(sixty)
     parts = [set(_names(tmp_path, clips, minutes=seconds / 60)) for seconds in (5, 6, 17, 30)]
     assert all(small < large for small, large in pairwise(parts))
@@ -104,7 +106,7 @@ def test_a_smaller_part_lies_in_the_larger_one_and_seeds_differ(tmp_path, sixty)
     assert set(_names(tmp_path, clips, minutes=1)) == {clip.name for clip in clips.clips}
 
 
-def test_the_part_does_not_depend_on_the_order_of_the_rows(tmp_path, sixty) -> None:
+def test_the_part_does_not_depend_on_the_order_of_the_rows(tmp_path: Path, sixty: Any) -> None:
     before = _names(tmp_path, _find(sixty), minutes=0.2)
     header, *rows = sixty.read_text().splitlines()
     sixty.write_text("\n".join([header, *reversed(rows)]) + "\n")
@@ -113,24 +115,24 @@ def test_the_part_does_not_depend_on_the_order_of_the_rows(tmp_path, sixty) -> N
     assert after == sorted(after, reverse=True)  # clips stay in the order of the source
 
 
-def test_more_minutes_than_there_are_is_a_warning(tmp_path, sixty, caplog) -> None:
+def test_more_minutes_than_there_are_is_a_warning(tmp_path: Path, sixty: Any, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         assert len(_names(tmp_path, _find(sixty), minutes=10)) == 60
     assert "holds 0.8 of task.data.minutes 10: all are used" in caplog.text
 
 
-def test_clips_that_cannot_be_used_take_no_minutes(tmp_path) -> None:
+def test_clips_that_cannot_be_used_take_no_minutes(tmp_path: Path) -> None:
     table = common_voice(tmp_path, [(f"{i}.wav", 1.0 if i % 2 else 0.1, "si") for i in range(20)])
     assert len(_names(tmp_path, _find(table), minutes=5.5 / 60)) == 5
 
 
-def test_fewer_minutes_than_a_clip_is_an_error(tmp_path, sixty) -> None:
+def test_fewer_minutes_than_a_clip_is_an_error(tmp_path: Path, sixty: Any) -> None:
     clips = _find(sixty)
     with pytest.raises(DataError, match=r"task\.data\.minutes 0\.001 is shorter than the first clip"):
         choose(clips, Probes(clips, tmp_path), _limits(), minutes=0.001)
 
 
-def test_the_first_so_many_usable_clips(tmp_path) -> None:
+def test_the_first_so_many_usable_clips(tmp_path: Path) -> None:
     table = common_voice(tmp_path, [(f"{i}.wav", 0.1 if i == 1 else 0.5, "si") for i in range(6)])
     assert _names(tmp_path, _find(table), max_clips=3) == ["0.wav", "2.wav", "3.wav"]
 
@@ -149,7 +151,7 @@ def test_too_many_bad_clips_end_the_job_and_are_named() -> None:
         report("train", _left_out(3), 200, 0.01, warn=False)
 
 
-def test_left_out_clips_are_logged_with_the_first_names(caplog) -> None:
+def test_left_out_clips_are_logged_with_the_first_names(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         report("train", _left_out(7), 1000, 0.01, warn=True)
     (line,) = [record.getMessage() for record in caplog.records]
@@ -157,12 +159,14 @@ def test_left_out_clips_are_logged_with_the_first_names(caplog) -> None:
     assert line.endswith("4.mp3: no such file; ...")
 
 
-def test_a_second_start_opens_no_clip_that_is_unchanged(tmp_path, sixty, monkeypatch) -> None:
+def test_a_second_start_opens_no_clip_that_is_unchanged(
+    tmp_path: Path, sixty: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clips = _find(sixty)
     first = choose(clips, Probes(clips, tmp_path), _limits())
     opened = []
 
-    def header(audio: Path):
+    def header(audio: Path) -> Any:
         opened.append(audio.name)
         return original(audio)
 
@@ -177,7 +181,7 @@ def test_a_second_start_opens_no_clip_that_is_unchanged(tmp_path, sixty, monkeyp
     assert changed == ["07.wav"]
 
 
-def test_a_damaged_memory_is_no_harm(tmp_path, sixty) -> None:
+def test_a_damaged_memory_is_no_harm(tmp_path: Path, sixty: Any) -> None:
     clips = _find(sixty)
     first = choose(clips, Probes(clips, tmp_path), _limits())
     for memory in (tmp_path / "probes").iterdir():

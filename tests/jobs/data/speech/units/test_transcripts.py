@@ -1,6 +1,7 @@
 """From transcripts to units: scripts, cases and signs."""
 
 import unicodedata
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from prunus.jobs.data.speech.units.transcripts import num_repeats, to_units
 from prunus.jobs.errors import DataError
 
 
-def _units(text: str, language: str = "", **rules) -> str:
+def _units(text: str, language: str = "", **rules: Any) -> str:
     return "".join(to_units(TranscriptRules(**rules), language)(text))
 
 
@@ -51,7 +52,7 @@ def _units(text: str, language: str = "", **rules) -> str:
         ("", " \u200b ", ""),
     ],
 )
-def test_characters(language, text, expected) -> None:
+def test_characters(language: str, text: str, expected: Any) -> None:
     assert _units(text, language) == expected
 
 
@@ -82,13 +83,13 @@ def test_the_delimiter_cannot_be_kept() -> None:
 @pytest.mark.parametrize(
     "language", ["", "es", "ES", "sv-SE", "zh_TW", "cmn", "nan-tw", "rm-sursilv", "sr-Latn", "zh-Hant-TW", "es-419"]
 )
-def test_known_languages(language) -> None:
+def test_known_languages(language: str) -> None:
     assert _units("a", language) == "a"
 
 
 @settings(max_examples=40)
 @given(st.text(max_size=30), st.sampled_from(["", "tr", "ar", "zh", "tt"]))
-def test_normalising_twice_changes_nothing_and_the_delimiter_only_separates(text, language) -> None:
+def test_normalising_twice_changes_nothing_and_the_delimiter_only_separates(text: str, language: str) -> None:
     once = _units(text, language)
     assert _units(once.replace("|", " "), language) == once
     assert not once.startswith("|") and not once.endswith("|") and "||" not in once

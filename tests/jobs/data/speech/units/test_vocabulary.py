@@ -1,6 +1,8 @@
 """Numbers of units, and the tokenizer that is saved beside the model."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 from transformers import Wav2Vec2CTCTokenizer, Wav2Vec2Processor
@@ -30,7 +32,7 @@ def test_phones_have_no_delimiter_and_never_mean_a_special_token() -> None:
     (CHARACTERS, [3, 3, 0, 3, 2, 5, 5], "aa c"),
     (PHONES, [2, 2, 0, 3], "atʃ"),  # spaces_between_special_tokens puts spaces between them
 ])  # fmt: skip
-def test_the_processor_survives_saving_and_decodes(tmp_path, rules, ids, text) -> None:
+def test_the_processor_survives_saving_and_decodes(tmp_path: Path, rules: Any, ids: Any, text: str) -> None:
     transcripts = [tuple("ab|c")] if rules is CHARACTERS else [("a", "tʃ")]
     vocabulary = build_vocabulary(rules, speech_input(), transcripts)
     vocabulary.processor(speech_input()).save_pretrained(tmp_path)
@@ -69,13 +71,13 @@ def test_a_model_without_units_is_refused() -> None:
         build_vocabulary(TranscriptRules(vocabulary="model"), speech_input(), [])
 
 
-def _from_file(tmp_path, content, rules=CHARACTERS):
+def _from_file(tmp_path: Path, content: Any, rules: Any = CHARACTERS) -> Any:
     path = tmp_path / "vocab.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     return build_vocabulary(rules.model_copy(update={"vocabulary": str(path)}), speech_input(), [])
 
 
-def test_a_file_gives_units_and_numbers(tmp_path) -> None:
+def test_a_file_gives_units_and_numbers(tmp_path: Path) -> None:
     vocabulary = _from_file(tmp_path, {"a": 0, "|": 1, "<unk>": 2, "<pad>": 3})
     assert vocabulary.tokens == ("a", "|", "<unk>", "<pad>")
     assert vocabulary.processor(speech_input()).tokenizer.pad_token_id == 3
@@ -93,11 +95,11 @@ def test_a_file_gives_units_and_numbers(tmp_path) -> None:
         ({"<pad>": 0, "<unk>": 1}, r"has no '\|' between words; add it, or set task.transcripts.units: phones"),
     ],
 )
-def test_a_file_that_cannot_serve_is_refused(tmp_path, content, message) -> None:
+def test_a_file_that_cannot_serve_is_refused(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
         _from_file(tmp_path, content)
 
 
-def test_a_missing_file_is_refused(tmp_path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"vocab\.json cannot be read \(No such file or directory\); write train"):
         build_vocabulary(TranscriptRules(vocabulary=str(tmp_path / "vocab.json")), speech_input(), [])
