@@ -48,6 +48,7 @@ EXTRA = {
 """The seams: what one file may import beyond its room."""
 IMPORTS_INSIDE_FUNCTIONS = {
     ("cluster/worker.py", "prunus.jobs"),  # the function that each rank runs: torch is loaded in the rank's process
+    ("cluster/worker.py", "prunus.jobs.import_failure"),  # the same, where torch or transformers cannot be loaded
     ("cluster/driver.py", "prunus.cluster.gang"),  # Ray Train, and torch with it: a comparison needs neither
 }
 """The seams between processes of DESIGN section 2: file and module."""
@@ -153,7 +154,10 @@ def run_time_imports(source: str) -> list[str]:
     ]
 
 
-RUN_TIME_IMPORTS = {("service/cli/drawing/picture.py", "'matplotlib.figure'")}
+RUN_TIME_IMPORTS = {
+    ("service/cli/drawing/picture.py", "'matplotlib.figure'"),
+    ("service/doctor/probe.py", "module"),  # looks whether libraries load, in a process of its own
+}
 """Libraries that an install may lack; the command that needs one says so."""
 
 

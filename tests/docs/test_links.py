@@ -20,8 +20,6 @@ PAGES = [
 ]
 ROOMS = "configs|jobs|cluster|service|tests|benchmarks|docs|src"
 COMMANDS = set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
-COMING = {"doctor"}
-"""Commands that another branch adds."""
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
@@ -76,7 +74,7 @@ def test_imported_names_exist(page: Path) -> None:
 @every_page
 def test_commands_exist(page: Path) -> None:
     for command in re.findall(r"(?:^|[`;$] ?)prunus ([a-z][a-z-]+)", text(page), re.MULTILINE):
-        assert command in COMMANDS | COMING, f"{page.name}: prunus {command}"
+        assert command in COMMANDS, f"{page.name}: prunus {command}"
 
 
 @every_page

@@ -5,7 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from prunus.service.cli import doctor as command
+from prunus.service.cli.commands import doctor as command
 from prunus.service.cli.main import app
 from prunus.service.doctor.facts import Facts, Package
 
