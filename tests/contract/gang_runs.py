@@ -97,11 +97,12 @@ class Gangs:
         self._done: dict[Any, GangRun] = {}
         self._count = 0
         self._turn = threading.Lock()
+        self._log = (root / "server.log").open("w", encoding="utf-8")
         self._server = subprocess.Popen(
             [sys.executable, "-m", "tests.contract.gang_server"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=(root / "server.log").open("w"),
+            stderr=self._log,
             text=True,
             env=environment,
         )
@@ -150,9 +151,11 @@ class Gangs:
 
     def close(self) -> None:
         """End the server."""
-        assert self._server.stdin is not None
+        assert self._server.stdin is not None and self._server.stdout is not None
         self._server.stdin.close()
         self._server.wait(30)
+        self._server.stdout.close()
+        self._log.close()
 
     def _answer(self) -> dict[str, Any]:
         assert self._server.stdout is not None
