@@ -37,6 +37,9 @@ class JobRecord(Record):
     campaign_name: str | None = None
     spec: dict[str, Any]
     """The resolved spec; a mapping, so that those of other releases can be read."""
+    result: str = ""
+    """Kind of result: ``dense``, or ``masked`` (weights of full size with zeros); empty for a comparison, and in older
+    records."""
     num_steps: int = 0
     """Optimizer steps of the whole job."""
     metrics: dict[str, float] = Field(default_factory=dict)

@@ -67,7 +67,7 @@ def finish_job(
     write_mask(masks, root, facts)
     _pack(root)
     _draw(run, root / "figures")
-    write_record(root, launch, run.num_steps, metrics)
+    write_record(root, launch, run.num_steps, metrics, finished.kind)
     manifest_sha256 = write_manifest(root, launch, lineage)
     run.reporter.phase("publishing")
     tracker = run.tracker

@@ -18,13 +18,18 @@ def write_mask(masks: Masks, artifacts: Path, facts: Facts) -> None:
         mask_store.save(masks, artifacts / FOLDER / f"step-{facts.step}", facts)
 
 
-def write_record(artifacts: Path, launch: Launch, num_steps: int, metrics: dict[str, float]) -> None:
-    """Write ``job.json``: the resolved spec and the final metrics, for who compares artifacts without a server."""
+def write_record(artifacts: Path, launch: Launch, num_steps: int, metrics: dict[str, float], result: str = "") -> None:
+    """Write ``job.json``: the resolved spec and the final metrics, for who compares artifacts without a server.
+
+    Args:
+        result: Kind of result, as of ``methods.base.Finished``; empty for a job that makes no model.
+    """
     record = JobRecord(
         job_id=launch.job_id,
         job_name=launch.job_name,
         campaign_name=launch.campaign_name,
         spec=launch.spec.model_dump(mode="json", by_alias=True),
+        result=result,
         num_steps=num_steps,
         metrics=metrics,
     )

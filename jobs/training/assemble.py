@@ -13,7 +13,7 @@ from prunus.configs import JobSpec, Launch
 from prunus.configs.artifacts.layout import JobDirectory
 from prunus.configs.methods.dense import Dense
 from prunus.configs.methods.locked import Locked
-from prunus.configs.specs.lr_schedule import lr_factor
+from prunus.configs.specs.training import lr_factor
 from prunus.jobs.data.build import Inputs
 from prunus.jobs.data.pipeline.batches import TaskData
 from prunus.jobs.data.speech.speech_input import SpeechInput

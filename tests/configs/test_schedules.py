@@ -16,8 +16,7 @@ from prunus.configs.schedules import (
     linear_sparsity,
     window_steps,
 )
-from prunus.configs.specs.lr_schedule import lr_factor
-from prunus.configs.specs.training import LearningRate
+from prunus.configs.specs.training import LearningRate, lr_factor
 
 PAPER = GradualMagnitude(
     final_sparsity=0.9, growth_window=(0.0, 0.5), selection_window=(0.0, 0.8), update_every=1000, regrow=True

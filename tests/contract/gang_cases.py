@@ -32,6 +32,7 @@ class Example:
         nothing: A spec of it that removes nothing and must equal ``dense`` to the bit; None: it refuses such a job.
         dead: Adam's moments that are zero outside the mask.
         frozen: Weights that it leaves as they are.
+        result: Kind of what it leaves.
     """
 
     spec: dict[str, Any]
@@ -40,10 +41,11 @@ class Example:
     nothing: dict[str, Any] | None = None
     dead: tuple[str, ...] = ("exp_avg", "exp_avg_sq")
     frozen: tuple[str, ...] = ()
+    result: str = "masked"
 
 
 EXAMPLES: dict[str, Example] = {
-    "dense": Example({"name": "dense"}, 0.0, nothing={"name": "dense"}),
+    "dense": Example({"name": "dense"}, 0.0, nothing={"name": "dense"}, result="dense"),
     "gradual_magnitude": Example(
         {"name": "gradual_magnitude", "final_sparsity": 0.9, "update_every": 2},
         0.9,

@@ -1,12 +1,12 @@
 """A job over its steps: sparsity and learning rate.
 
-The same pure functions (of ``configs.methods`` and ``specs.lr_schedule``) decide in training.
+The same pure functions (of ``configs.methods`` and ``specs.training``) decide in training.
 """
 
 from dataclasses import dataclass
 
 from prunus.configs import JobSpec
-from prunus.configs.specs.lr_schedule import lr_factor
+from prunus.configs.specs.training import lr_factor
 
 _UNKNOWN_STEPS = 1000
 """Drawn where the number of steps follows from the data."""

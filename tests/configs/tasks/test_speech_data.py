@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from prunus.configs import JobSpec, load_text
-from prunus.configs.specs.lr_schedule import lr_factor
-from prunus.configs.specs.training import LearningRate
+from prunus.configs.specs.training import LearningRate, lr_factor
 from prunus.configs.tasks.ctc import CTC
 from tests.configs.recipe_texts import refusal
 

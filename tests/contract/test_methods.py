@@ -19,7 +19,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from prunus.configs import JobRecord
 from prunus.configs.artifacts.compact.unpack import unpack_to_plain
+from prunus.configs.artifacts.layout import JOB_RECORD
 from prunus.configs.artifacts.manifest import verify
 from prunus.jobs.methods import METHODS
 from tests.contract.gang_cases import (
@@ -98,10 +100,15 @@ def test_it_trains(gangs: Gangs, tiny: TinyInputs, method: str, strategy: str, n
 
 
 @everywhere
-def test_sparsity_is_exact_and_holds_everywhere(gangs: Gangs, method: str, strategy: str, num_ranks: int) -> None:
-    run = gangs.run(case_of(method, strategy, num_ranks))
-    if EXAMPLES[method].sparsity:
-        check_sparse(run, EXAMPLES[method].sparsity, num_ranks, dead=EXAMPLES[method].dead)
+def test_what_it_leaves_is_what_its_kind_of_result_says(
+    gangs: Gangs, method: str, strategy: str, num_ranks: int
+) -> None:
+    """masked: exactly the asked zeros, in every copy; dense: none."""
+    run, example = gangs.run(case_of(method, strategy, num_ranks)), EXAMPLES[method]
+    record = JobRecord.model_validate_json((run.directory.artifacts / JOB_RECORD).read_text(encoding="utf-8"))
+    assert record.result == example.result
+    if example.result == "masked":
+        check_sparse(run, example.sparsity, num_ranks, dead=example.dead)
     else:
         assert not list(run.directory.artifacts.glob("masks/*"))
         assert all(weight.count_nonzero() == weight.numel() for n, weight in run.weights.items() if is_prunable(n))
