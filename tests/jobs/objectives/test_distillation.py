@@ -18,7 +18,8 @@ NO_LOGITS = Weights(task=0.5, teacher=0.0, temperature=1.0, predicted_only=False
 
 def states_of(model: PreTrainedModel) -> tuple[torch.Tensor, ...]:
     inputs = {key: value for key, value in batch().items() if key != "labels"}
-    found: tuple[torch.Tensor, ...] = model(**inputs, output_hidden_states=True).hidden_states
+    with torch.no_grad():
+        found: tuple[torch.Tensor, ...] = model(**inputs, output_hidden_states=True).hidden_states
     return found
 
 
