@@ -6,8 +6,9 @@
     held.check()
 
 A hook multiplies the gradient of each held weight by its mask. A weight whose value, gradient and moments are 0 stays 0
-under SGD, Adam and AdamW (decay multiplies 0), so nothing is left to do after a step. Under ZeRO-3 and FSDP no process
-has the whole weight: there a job of prunus with method ``locked`` keeps the pattern.
+under SGD, Adam and AdamW (decay multiplies 0), so nothing is left to do after a step. Call it before
+``deepspeed.initialize``, which copies the weights. Under ZeRO-3 and FSDP no process has the whole weight: there a job
+of prunus with method ``locked`` keeps the pattern.
 """
 
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ class Held:
         self._hooks = [
             parameter.register_hook(partial(_masked, masks[name]))  # type: ignore[no-untyped-call]
             for name, parameter in self._parameters.items()
+            if parameter.requires_grad  # what is frozen stays as it is
         ]
 
     @property
@@ -86,7 +88,8 @@ def hold(model: nn.Module, masks: Mapping[str, torch.Tensor] | None = None) -> H
     parameters = dict(model.named_parameters())
     if sharded := [name for name, value in parameters.items() if _is_sharded(value)]:
         raise ValueError(
-            f"{sharded[0]} is sharded, so no process has all of it: fine-tune it as a prunus job with method locked"
+            f"{sharded[0]} is in DeepSpeed's or FSDP's hands already: hold it before, or fine-tune it as a prunus job "
+            "with method locked"
         )
     found = zeros_of(model) if masks is None else {name: mask.bool() for name, mask in masks.items()}
     for name, mask in found.items():
@@ -117,8 +120,13 @@ def zeros_of(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _masked(mask: torch.Tensor, grad: torch.Tensor) -> torch.Tensor:
-    return grad * mask
+    return grad.masked_fill(~mask, 0.0)  # a product would let NaN through
 
 
 def _is_sharded(parameter: Any) -> bool:
-    return hasattr(parameter, "ds_id") or type(parameter).__name__ == "DTensor" or hasattr(parameter, "device_mesh")
+    return (
+        hasattr(parameter, "ds_id")
+        or hasattr(parameter, "_hp_mapping")
+        or type(parameter).__name__ == "DTensor"
+        or hasattr(parameter, "device_mesh")
+    )

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from prunus.configs.methods.base import MethodBase
 from prunus.configs.schedules import cubic_sparsity, window_steps
-from prunus.configs.values.base import BelowOne, Sparsity, Window
+from prunus.configs.values.base import Sparsity, Window
 from prunus.configs.values.prunable import Prunable
 from prunus.configs.values.selection import Selection
 
@@ -27,11 +27,11 @@ class Movement(MethodBase):
     """hard: share of the prunable weights removed at the end, in [0, 1). Paper: 0.85 to 0.97."""
     scope: Literal["per_layer", "global"] = "per_layer"
     """hard: who competes: the weights of each matrix (paper), or of all."""
-    final_threshold: BelowOne = 0.1
-    """soft: the threshold of sigmoid(score) at the end, in (0, 1). Paper: 0.1."""
+    final_threshold: float = Field(default=0.1, ge=0.0, lt=0.5)
+    """soft: the threshold of sigmoid(score) at the end, in (0, 0.5): scores begin at sigmoid 0.5. Paper: 0.1."""
     penalty: float = Field(default=400.0, ge=0.0)
-    """soft: weight of the mean of sigmoid(score) in the loss at the end; it grows with the threshold; larger is
-    sparser. Published code, on SQuAD: 400."""
+    """soft: weight at the end of the penalty, the mean of sigmoid(score); its gradient is added to that of the scores.
+    It grows with the threshold; larger is sparser. Published code, on SQuAD: 400."""
     score_lr: float = Field(default=1e-2, gt=0.0)
     """Highest learning rate of the scores (AdamW without decay); it follows the schedule of ``train.lr``. Published
     code: 1e-2."""
@@ -50,6 +50,11 @@ class Movement(MethodBase):
         begin, end = self.growth_window
         if begin > end:
             raise ValueError(f"growth_window begins after it ends: [{begin}, {end}]; swap the two")
+        if begin == 0.0:
+            raise ValueError(
+                "growth_window begins at 0, where all scores are equal and weights would go by their position; let it "
+                "begin later, for example at 0.1"
+            )
         fields = type(self).model_fields
         changed = {name for name in fields if getattr(self, name) != fields[name].default}  # a round trip sets them all
         if self.variant == "hard":

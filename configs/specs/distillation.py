@@ -20,6 +20,9 @@ class HiddenStates(Strict):
     projection: Literal["if_needed", "always"] = "if_needed"
     """A matrix from the student's hidden size to the teacher's, one for all layers, trained along and not exported.
     ``if_needed``: only where the two sizes differ."""
+    projection_lr: float | None = Field(default=None, gt=0.0)
+    """Highest learning rate of the projection, which begins far from where it ends; it follows the schedule of
+    ``train.lr``, without decay. None: that of all weights."""
 
     @model_validator(mode="after")
     def _some_layer(self) -> Self:

@@ -37,7 +37,7 @@ deepspeed.ops.__compatible_ops__ = {}
 
 @dataclass(frozen=True)
 class ParamGroup:
-    """Parameters that are not the model's own (scores, gates, multipliers, projections) and learn at a pace of theirs.
+    """Parameters that are not the model's own and learn at a pace of theirs: a projection of hidden states, gates.
 
     Attributes:
         parameters: Parts of the objective.

@@ -50,7 +50,7 @@ def edit_gradient(shard: Shard, edit: Callable[[torch.Tensor], None]) -> None:
 
 
 def overflowed(shards: Sequence[Shard], ranks: Ranks) -> bool:
-    """Whether fp16's loss scale was too high for this step, so that the optimizer will leave it out (collective)."""
+    """Whether a gradient of these weights is beyond fp16: the optimizer will leave this step out (collective)."""
     if not shards or getattr(shards[0].engine_optimizer, "dtype", None) is not torch.float16:
         return False
     finite = all(bool(gradient_L(shard).isfinite().all()) for shard in shards if shard.numel)

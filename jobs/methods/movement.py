@@ -10,14 +10,16 @@ the code published with it, for the schedule, the penalty and the values of the 
     soft       M = [sigmoid(S) > tau]                tau(t) the same cubic from 0
     penalty    lambda(t) mean over matrices of mean(sigmoid(S))            lambda(t) = lambda tau(t) / tau; soft only
 
-Scores are fp32 runs beside the shards of the weights and no parameters of the model: no low-precision copy rounds them,
-ZeRO needs no gradient of them, and they cost 12 bytes a weight with their Adam moments, shared out over ranks.
+Scores are fp32 runs beside the shards of the weights and no parameters of the model: no low-precision copy rounds
+them, ZeRO needs no gradient of them, and they cost 12 bytes a weight with their Adam moments, shared out over ranks
+under ZeRO 1-3.
 
 Differs from the published code: exactly n - floor((1 - v) n) weights stay where it keeps int(v n), the same or one
 more; ties go by position (there: kthvalue and >, which keeps nothing of equal scores); soft keeps at least the
 int(0.005 n) + 1 highest scores of a matrix, exactly; gradients of scores are not clipped with those of the weights; a
-removed weight does not drift on by its momentum, its first Adam moment is cleared; one threshold over all matrices is
-chosen at every update, there every 25 steps.
+removed weight rests, without momentum (its first Adam moment is cleared) and without weight decay; scores always have
+AdamW's own betas and eps; frozen embeddings freeze the masked-LM decoder that is tied to them; the penalty has no
+curve; one threshold over all matrices is chosen at every update, there every 25 steps.
 """
 
 import math
@@ -35,7 +37,7 @@ from prunus.jobs.engine.gradients import gradient_L, overflowed
 from prunus.jobs.errors import CheckpointError
 from prunus.jobs.methods.base import Method, Start
 from prunus.jobs.models.anatomy import Anatomy
-from prunus.jobs.sparsity.select_smallest import Scores, keep_largest
+from prunus.jobs.sparsity.select_smallest import Scores, keep_largest, refuse_not_finite
 from prunus.jobs.sparsity.selector import Selector
 
 _CLEARED = ("exp_avg",)
@@ -107,6 +109,11 @@ class MovementMethod(Method[Movement]):
     def _soft(self, steps_done: int) -> list[torch.Tensor]:
         threshold = logit(self.spec.threshold_at(steps_done, self.start.num_steps))
         shards, ranks = self.weights.shards, self.start.ranks
+        runs = [
+            Scores(shard.name, shard.index, shard.start, score_L, shard.replicated, signed=True)
+            for shard, score_L in zip(shards, self.scores, strict=True)
+        ]
+        refuse_not_finite(runs, ranks)
         keep = [score_L > threshold for score_L in self.scores]
         kept = torch.tensor([int(keep_L.sum()) for keep_L in keep], device=ranks.device)
         replicated = torch.tensor([shard.replicated for shard in shards], device=ranks.device)
@@ -114,8 +121,7 @@ class MovementMethod(Method[Movement]):
         for i, (shard, num_kept) in enumerate(zip(shards, kept.tolist(), strict=True)):
             least = int(_LEAST_SHARE * shard.global_numel) + 1
             if num_kept < least:
-                run = Scores(shard.name, shard.index, shard.start, self.scores[i], shard.replicated, signed=True)
-                (keep[i],) = keep_largest([run], shard.global_numel - least, ranks)
+                (keep[i],) = keep_largest([runs[i]], shard.global_numel - least, ranks)
         return keep
 
     @property

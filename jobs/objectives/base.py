@@ -30,7 +30,7 @@ class Computed:
 
     Attributes:
         loss: The task's term and the teacher's, scaled and added.
-        sums: Their unscaled sums: (1,), or (2,) with a teacher.
+        sums: Their unscaled sums: (1,), or (2,) with a term of the teacher's logits.
         extra: What evaluation needs.
         matched: The unscaled sum of the hidden term; None where it was not asked for.
     """
@@ -92,6 +92,7 @@ class Objective(nn.Module):
         self.hidden = hidden
         self._autocast = autocast
         self._teacher = [teacher]  # a list, so that it is no submodule
+        self._has_teacher_term = teacher is not None and weights.teacher > 0.0
 
     @property
     def teacher(self) -> PreTrainedModel | None:
@@ -102,7 +103,7 @@ class Objective(nn.Module):
     def terms(self) -> tuple[Term, ...]:
         """Parts of the loss, in the order of all sums, rows and scales. The first is the task's."""
         found = [Term("task", self.weights.task)]
-        if self.teacher is not None:
+        if self._has_teacher_term:
             found.append(Term("teacher", self.weights.teacher))
         if self.hidden is not None:
             found.append(Term("hidden", self.hidden.weight))
@@ -130,7 +131,7 @@ class Objective(nn.Module):
         return found.loss + self.hidden.weight * scales[-1] * matched, sums, found.extra
 
     def _mix(self, scales: Sequence[float]) -> Mix:
-        teacher_scale = self.weights.teacher * scales[1] if self.teacher is not None else 0.0
+        teacher_scale = self.weights.teacher * scales[1] if self._has_teacher_term else 0.0
         return Mix(self.weights.task * scales[0], teacher_scale, self.weights.temperature, self.weights.chunk_rows)
 
     @property
@@ -141,7 +142,7 @@ class Objective(nn.Module):
     def counts(self, batch: Batch) -> torch.Tensor:
         """Rows that count for each term of a micro-batch; float64 (T,)."""
         rows = [(batch["labels"] != IGNORED).sum()]
-        if self.teacher is not None:
+        if self._has_teacher_term:
             rows.append(self.distilled_rows(batch).sum())
         if self.hidden is not None:
             rows.append(batch["attention_mask"].sum())

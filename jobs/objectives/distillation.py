@@ -1,4 +1,4 @@
-"""Hidden-state distillation: layers of the student learn to say what layers of the teacher say.
+"""Hidden-state distillation: the outputs of the student's layers learn to equal those of the teacher's.
 
     hidden(s) = 1/P sum over pairs (i, j) of  1/K sum_k (W h_i(s) - u_j(s))_k^2          for every attended token s
 
@@ -39,6 +39,7 @@ class HiddenMatch(nn.Module):
         self.weight = spec.weight
         self.pairs = _checked_pairs(spec, _num_layers(student), _num_layers(teacher))
         size, teacher_size = student.config.hidden_size, teacher.config.hidden_size
+        self.projection_lr = spec.projection_lr
         self.projection: nn.Linear | None = None
         if size != teacher_size or spec.projection == "always":
             self.projection = nn.Linear(size, teacher_size, bias=False)

@@ -20,4 +20,4 @@ class SequenceObjective(Objective):
         matched = None
         if self.hidden is not None and taught is not None and self._matches:
             matched = self.hidden(said.hidden_states, taught.hidden_states, inputs["attention_mask"])
-        return Computed(loss, sums if self.teacher is not None else sums[:1], said.logits.detach(), matched)
+        return Computed(loss, sums if self._has_teacher_term else sums[:1], said.logits.detach(), matched)

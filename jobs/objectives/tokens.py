@@ -89,7 +89,7 @@ class TokenObjective(Objective):
         matched = None
         if self.hidden is not None and self._matches:
             matched = self.hidden(states, teacher_states, inputs["attention_mask"])
-        return Computed(loss, sums if self.teacher is not None else sums[:1], None, matched)
+        return Computed(loss, sums if self._has_teacher_term else sums[:1], None, matched)
 
     def _low(self, hidden_SH: torch.Tensor) -> torch.Tensor:
         """In bf16 under autocast, whose LayerNorm gives fp32 on GPUs: the projection is the largest product of all."""

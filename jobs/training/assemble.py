@@ -17,7 +17,7 @@ from prunus.configs.specs.training import lr_factor
 from prunus.jobs.data.build import Inputs
 from prunus.jobs.data.pipeline.batches import TaskData
 from prunus.jobs.data.speech.speech_input import SpeechInput
-from prunus.jobs.engine.engine import Engine
+from prunus.jobs.engine.engine import Engine, ParamGroup
 from prunus.jobs.engine.precision import bf16_slows_down, uses_autocast
 from prunus.jobs.engine.shards import shard_view
 from prunus.jobs.methods import Method, Start, build_method
@@ -87,6 +87,8 @@ def build_engine(
         chunk_rows=distillation.chunk_rows if distillation else 512,
     )
     hidden = HiddenMatch(distillation.hidden, student, teacher) if distillation and distillation.hidden else None
+    if hidden is not None and hidden.projection is not None and hidden.projection_lr is not None:
+        groups.append(ParamGroup(tuple(hidden.projection.parameters()), hidden.projection_lr))
     sample = to_device(data.train.at(0)[0], ranks.device) if spec.engine.zero_stage is None else None
     objective = task.build_objective(student, teacher, mixture, uses_autocast(spec), hidden)
     engine = Engine(objective, spec, ranks, sample, groups)

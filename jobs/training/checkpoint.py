@@ -24,6 +24,7 @@ from prunus.configs.artifacts.atomic_write import commit, write_atomic
 from prunus.configs.artifacts.manifest import MANIFEST, build_entries, sha256_file
 from prunus.configs.artifacts.mask_file import Facts
 from prunus.jobs.engine.engine import Engine
+from prunus.jobs.engine.shards import MOMENTS
 from prunus.jobs.errors import CheckpointError, StorageError
 from prunus.jobs.methods import Method
 from prunus.jobs.ranks import Ranks
@@ -183,7 +184,9 @@ def load(directory: Path, *, engine: Engine, weights: MaskedWeights | None, meth
     engine.load(directory)
     state = torch.load(directory / f"rank-{engine.ranks.rank}.pt", map_location="cpu", weights_only=True)
     if weights is not None:
-        weights.restore(mask_store.load(directory), state["weights"])
+        # Without the entry it was written by an older release, whose masks always held both moments.
+        held = {"held": state.get("held", True), "dead": list(MOMENTS)}
+        weights.restore(mask_store.load(directory), state.get("weights", held))
     method.load_state_dict(state["method"])
     set_random_state(state["random"])
     progress: dict[str, Any] = state["progress"]

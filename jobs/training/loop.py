@@ -1,9 +1,9 @@
 """The training loop. Read this first; the hooks of a method are drawn in ``methods/base``."""
 
 import logging
+import math
 import time
 from functools import partial
-from typing import Any
 
 import torch
 
@@ -93,13 +93,9 @@ def _read_gradients(run: Training, step: int) -> None:
 
 
 def _update_masks(run: Training, step: int) -> None:
-    _record(run, step, lambda: run.method.after_step(step))
-
-
-def _record(run: Training, step: int, update: Any) -> None:
     """Let the method change masks; write down what changed."""
     weights = run.weights
-    change = update()
+    change = run.method.after_step(step)
     if change is None or weights is None:
         return
     run.history.append((step, run.method.target_sparsity(step), weights.sparsity, weights.iou_by_weight()))
@@ -123,9 +119,11 @@ def _log(run: Training, step: int, window: "Window") -> None:
     metrics["time/step_s"] = seconds / max(1, window.steps)
     if run.weights is not None:
         metrics["sparsity/prunable"] = run.weights.sparsity
-    if not all(torch.isfinite(torch.tensor(losses))):
+    for term, loss in zip(terms, losses, strict=True):
+        if math.isfinite(loss):
+            continue
         raise UserError(
-            f"the loss is {losses[0]} at step {step}: training diverged; lower train.lr.peak, "
+            f"loss/{term.name} is {loss} at step {step}: training diverged; lower train.lr.peak, "
             "lengthen train.lr.warmup or use engine.precision fp32"
         )
     run.reporter.step(step, run.num_steps, metrics)

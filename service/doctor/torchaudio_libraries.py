@@ -43,24 +43,33 @@ def repair_libraries(libraries: list[Path], import_command: tuple[str, ...]) -> 
     if not libraries or not error.startswith("OSError"):
         raise StartFailed(f"torchaudio cannot be imported ({error}); install torchaudio of torch's release again")
     moved = {library: library.with_name(library.name + _ASIDE) for library in libraries}
-    for library, aside in moved.items():
-        library.rename(aside)
-    error = _import_error(import_command)
-    if error:
+    try:
         for library, aside in moved.items():
-            aside.rename(library)
+            library.rename(aside)
+        error = _import_error(import_command)
+        if not error:
+            for aside in moved.values():
+                aside.unlink()
+    except OSError as problem:
+        raise StartFailed(f"{problem}; run it as the owner of this environment") from problem
+    finally:
+        for library, aside in moved.items():
+            if aside.exists():
+                aside.rename(library)
+    if error:
         raise StartFailed(f"torchaudio cannot be imported without its compiled parts either ({error}); they are back")
-    for aside in moved.values():
-        aside.unlink()
     names = ", ".join(library.name for library in libraries)
     return f"torchaudio loads now: removed {names} from {libraries[0].parent}, which need CUDA's libraries"
 
 
 def _import_error(command: tuple[str, ...]) -> str:
     """Last line of what the import raised; empty if it worked."""
-    run = subprocess.run(  # noqa: S603 - the command is ours
-        command, capture_output=True, text=True, timeout=_IMPORT_S, check=False, errors="replace"
-    )
+    try:
+        run = subprocess.run(  # noqa: S603 - the command is ours
+            command, capture_output=True, text=True, timeout=_IMPORT_S, check=False, errors="replace"
+        )
+    except subprocess.TimeoutExpired:
+        return f"no answer within {_IMPORT_S} s"
     if run.returncode == 0:
         return ""
     return (run.stderr.strip().splitlines() or [f"exit code {run.returncode}"])[-1][:300]

@@ -252,6 +252,29 @@ def test_global_scope_removes_exactly_k_over_all_tensors(gangs: Gangs, strategy:
     assert all(torch.equal(run.masks[name], mask) for name, mask in one.masks.items())
 
 
+MOVEMENTS: dict[str, dict[str, Any]] = {
+    "soft": {"variant": "soft", "penalty": 1e4, "final_threshold": 0.45, "score_lr": 0.5},
+    "global": {"final_sparsity": 0.8, "scope": "global"},
+}
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
+@pytest.mark.parametrize("kind", sorted(MOVEMENTS))
+def test_movement_is_the_same_on_one_rank_and_two(gangs: Gangs, kind: str, strategy: str) -> None:
+    spec = {"name": "movement", "growth_window": [0.25, 0.75], **MOVEMENTS[kind]}
+    run, one = gangs.run(Case(spec, strategy, 2)), gangs.run(Case(spec, "ddp", 1))
+    removed = {name: int((~mask).sum()) for name, mask in run.masks.items()}
+    if kind == "global":
+        assert sum(removed.values()) == math.floor(0.8 * (8 * 24 * 24 + 4 * 24 * 40))
+    else:
+        assert all(0 < number < run.masks[name].numel() for name, number in removed.items())
+    for name, mask in one.masks.items():
+        assert torch.equal(run.masks[name], mask), name
+        assert not run.weights[name][~mask].any(), name
+        for place, rank in product(("master", "copy", "exp_avg"), (0, 1)):
+            assert not run.state(rank)[place][name][~mask].any(), f"{place} {name} of rank {rank}"
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "zero2", "zero3"])
 def test_parp_prunes_one_pool_of_weights_and_biases(gangs: Gangs, strategy: str) -> None:
     """Biases: 5 of 24 and one of 40 in each of 2 layers."""

@@ -79,6 +79,19 @@ def test_a_hold_that_is_removed_holds_no_more() -> None:
         held.check()
 
 
+def test_frozen_layers_are_held_too_and_nan_brings_nothing_back() -> None:
+    net = model()
+    net[2].requires_grad_(False)
+    with torch.no_grad():
+        net[2].weight[0, 0] = 0.0
+    held = hold(net)
+    assert set(held.masks) == {"0.weight", "2.weight"}
+    net(torch.full((1, 6), float("nan"))).sum().backward()
+    assert not net[0].weight.grad[~held.masks["0.weight"]].any()
+    train(net, torch.optim.SGD([p for p in net.parameters() if p.requires_grad], lr=0.05))
+    held.check()
+
+
 def test_what_cannot_be_held_is_refused() -> None:
     with pytest.raises(ValueError, match="there is no pattern to keep"):
         hold(nn.Linear(3, 3))
@@ -88,5 +101,5 @@ def test_what_cannot_be_held_is_refused() -> None:
         hold(nn.Linear(3, 3), {"weight": torch.ones(2, 2)})
     net = nn.Linear(3, 3)
     net.weight.ds_id = 1  # type: ignore[assignment]
-    with pytest.raises(ValueError, match="weight is sharded"):
+    with pytest.raises(ValueError, match="weight is in DeepSpeed's or FSDP's hands"):
         hold(net)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from prunus.configs.methods.movement import Movement
-from prunus.jobs.errors import CheckpointError
+from prunus.jobs.errors import CheckpointError, PruningError
 from prunus.jobs.methods import Start
 from prunus.jobs.methods.movement import MovementMethod, logit
 from prunus.jobs.models.anatomy import anatomy_of
@@ -19,8 +19,8 @@ from tests.jobs.tiny import bert
 
 Build = Callable[..., tuple[MaskedWeights, torch.optim.AdamW]]
 CPU = torch.device("cpu")
-ALWAYS = (0.0, 0.0)
-"""Growth at once: the target holds from the first step on."""
+ALWAYS = (0.1, 0.1)
+"""Growth at once: of 10 steps, the target holds from the first one on."""
 
 
 def make(masked: Build, tensors: dict[str, torch.Tensor], num_steps: int = 10, **spec: Any) -> MovementMethod:
@@ -81,7 +81,7 @@ def test_scores_gradient_is_that_of_a_mask_that_autograd_differentiates(masked: 
     torch.manual_seed(0)
     weight, factor = torch.randn(6, 5), torch.randn(6, 5)
     method = make(masked, {"w": weight}, growth_window=ALWAYS)
-    method.first_masks()  # all scores are equal: the first half goes
+    method.after_step(1)  # all scores are equal: the first half goes
     seen: list[torch.Tensor] = []
     method._optimizer.register_step_pre_hook(lambda *_: seen.append(method.scores[0].grad.clone()))  # type: ignore[union-attr]
     mask = method.weights.masks["w"].float().requires_grad_(True)
@@ -99,6 +99,8 @@ def test_scores_gradient_is_that_of_a_mask_that_autograd_differentiates(masked: 
 def test_equal_scores_go_by_position_and_the_highest_stay(masked: Build) -> None:
     method = make(masked, {"w": torch.tensor([1.0, 2.0, 3.0, 4.0])})
     method.first_masks()
+    assert values(method) == [1.0, 2.0, 3.0, 4.0]  # growth has not begun
+    method.after_step(1)
     assert values(method) == [0.0, 0.0, 3.0, 4.0]
     method.scores[0].copy_(torch.tensor([0.5, -0.1, -0.2, 0.1]))
     method.after_step(1)
@@ -131,8 +133,8 @@ def test_a_removed_weight_rests_and_its_value_is_kept(masked: Build) -> None:
     weights, optimizer = masked({"w": torch.tensor([1.0, 2.0, 3.0, 4.0])}, tapped=True)
     spec = Movement(final_sparsity=0.5, growth_window=ALWAYS)
     method = started(spec, Start(weights, 10, Ranks(0, 1, CPU), None))
-    method.first_masks()
-    for step in range(3):
+    method.after_step(1)
+    for step in range(1, 4):
         give_gradients(method, [1.0, 1.0, 1.0, 1.0])  # type: ignore[arg-type]
         method.read_gradients(step)
         weights.mask_gradients()
@@ -170,7 +172,7 @@ def test_the_penalty_pushes_by_the_derivative_of_the_mean_sigmoid(masked: Build)
     seen: list[torch.Tensor] = []
     method._optimizer.register_step_pre_hook(lambda *_: seen.extend(s.grad.clone() for s in method.scores))  # type: ignore[union-attr]
     give_gradients(method, [0.0] * 4, [1.0] * 4)
-    method.read_gradients(0)
+    method.read_gradients(1)
     assert seen[0].tolist() == [12.5] * 4
     assert seen[1].tolist() == [13.5] * 4
 
@@ -227,3 +229,21 @@ def test_state_goes_on_where_it_was(masked: Build) -> None:
     other = make(masked, {"w": torch.randn(41)})
     with pytest.raises(CheckpointError, match="another number of ranks"):
         other.load_state_dict(state)
+
+
+def test_a_spec_that_would_prune_by_position_is_refused() -> None:
+    with pytest.raises(ValueError, match="weights would go by their position"):
+        Movement(final_sparsity=0.5, growth_window=(0.0, 0.5))
+    with pytest.raises(ValueError, match=r"less than 0\.5"):
+        Movement(variant="soft", final_threshold=0.6)
+    with pytest.raises(ValueError, match="give final_sparsity"):
+        Movement()
+    with pytest.raises(ValueError, match="scope is for variant hard"):
+        Movement(variant="soft", scope="global")
+
+
+def test_a_score_without_an_order_is_refused_by_soft_too(masked: Build) -> None:
+    method = make(masked, {"w": torch.ones(400)}, variant="soft")
+    method.scores[0][7] = float("nan")
+    with pytest.raises(PruningError, match="NaN or infinite in w"):
+        method.after_step(1)

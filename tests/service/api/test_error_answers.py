@@ -45,7 +45,7 @@ def test_an_answer_from_something_else_is_not_taken_for_ours() -> None:
         '{"campaign": {"jobs": [{"name": "../a"}]}}',
         '{"campaign": {"jobs": []}}',
         '{"campaign": {"jobs": []}, "more": 1}',
-        '{"campaign": {"name": "a", "jobs": [' + "[" * 5000 + "]" * 5000 + "]}}",
+        '{"campaign": {"name": "a", "jobs": [' + "[" * 100_000 + "]" * 100_000 + "]}}",
     ],
 )
 def test_a_body_that_is_no_campaign_is_refused_with_a_problem(http: TestClient, world: World, content: str) -> None:
